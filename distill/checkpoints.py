@@ -1,0 +1,61 @@
+"""Checkpoint folders: a transformers folder plus `lineage.json`.
+
+Opens nothing by itself: it says what a folder is, fingerprints it, and writes one whole.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distill.errors import UserError
+from distill.recipe import file_fingerprint
+from distill.records import Record, fingerprint
+from distill.runs import write_durably
+
+LINEAGE = "lineage.json"
+CONFIG = "config.json"
+
+
+class Lineage(Record):
+    """Where a checkpoint comes from, newest first."""
+
+    name: str
+    stage: str
+    parent: "Lineage | None" = None
+    data: str | None = None
+    """Fingerprint of the run folder it was trained on."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint; UserError when the folder is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: not a checkpoint folder ({CONFIG} is missing; expected a transformers folder)")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise UserError(f"{path}: key model_type: missing; expected a transformers model config")
+    return config
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """Content hash of weights, config and tokenizer; notes and logs beside them do not count."""
+    read_config(folder)
+    names = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    files = [*sorted(folder.glob("*.safetensors")), *(folder / name for name in names)]
+    return fingerprint([[path.name, file_fingerprint(path)] for path in files if path.is_file()])
+
+
+def read_lineage(folder: Path) -> Lineage | None:
+    """The lineage of a checkpoint, or None for a folder from elsewhere."""
+    path = folder / LINEAGE
+    return Lineage.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path, lineage: Lineage) -> None:
+    """Write model, tokenizer and lineage into an existing folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_durably(folder / LINEAGE, lineage.model_dump_json(indent=2, exclude_none=True))

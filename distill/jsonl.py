@@ -1,0 +1,60 @@
+"""JSONL in and out: typed rows, every bad line named, files that are whole or absent."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from distill.errors import UserError
+from distill.records import Record
+
+R = TypeVar("R", bound=Record)
+
+MAX_BAD_LINES = 20
+"""Bad lines spelled out in one error; the rest are counted."""
+
+
+def read_jsonl(path: Path, record: type[R]) -> list[R]:
+    """All rows of a file. Raises UserError naming every bad line as file:line with its reason."""
+    return list(iter_jsonl(path, record))
+
+
+def iter_jsonl(path: Path, record: type[R]) -> Iterator[R]:
+    """Rows one by one; a bad line does not stop the reading, it is reported at the end."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (expected JSONL of {record.__name__})")
+    bad: list[str] = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield record.model_validate_json(line)
+            except ValidationError as error:
+                bad.append(f"{path}:{number}: {reason(error)}")
+    if bad:
+        more = f"\n... and {len(bad) - MAX_BAD_LINES} more bad lines" if len(bad) > MAX_BAD_LINES else ""
+        raise UserError("\n".join(bad[:MAX_BAD_LINES]) + more)
+
+
+def reason(error: ValidationError) -> str:
+    """The first complaint of a validation error, as `key: problem`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def write_jsonl(path: Path, rows: Iterable[Record]) -> int:
+    """Write rows to `path` atomically and durably; returns how many."""
+    count = 0
+    staged = path.with_name(path.name + ".tmp")
+    with staged.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(row.to_json() + "\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)
+    return count

@@ -1,0 +1,110 @@
+"""The chat contract: one place where a conversation becomes tokens, and text becomes thought and answer.
+
+Harvest, training, evaluation, export and server all render through `Chat`; a test proves
+that they get the same token ids. Templates carry `{% generation %}` marks with the
+end-of-turn token inside them, so that the training loss covers exactly what a sampler
+would have had to say, its stopping included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distill.errors import UserError
+from distill.records import Finish, Message
+
+THINK, END_THINK = "<think>", "</think>"
+
+STEP_BY_STEP = "Please reason step by step, and put your final answer within \\boxed{}."
+"""The user-turn instruction DeepSeek recommends for mathematics (DeepSeek-R1 README, usage)."""
+
+CHATML = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|im_start|>assistant\n"
+    "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}\n"
+    "{% else %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen and SmolLM turns with generation marks and no invented system prompt."""
+
+WORDS = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|> "
+    "{% generation %}{{ m['content'] }} <|end|>{% endgeneration %}"
+    "{% else %}<|user|> {{ m['content'] }} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+"""Turns of the miniature's word-level tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A completion taken apart. `answer` is None when the thought never ended."""
+
+    reasoning: str | None
+    answer: str | None
+
+
+def split_thought(text: str, *, think_open: bool = False) -> Parts:
+    """Thought and answer of an assistant text.
+
+    Without any think tag the whole text is the answer; a lone `</think>` ends a thought the
+    prompt had opened; a thought that never ends leaves no answer.
+    """
+    if END_THINK in text:
+        thought, _, answer = text.partition(END_THINK)
+        return Parts(thought.replace(THINK, "", 1).strip(), answer.strip())
+    if THINK in text or think_open:
+        return Parts(None, None)
+    return Parts(None, text.strip())
+
+
+def join_thought(reasoning: str | None, answer: str) -> str:
+    """The assistant text of a thought and an answer: inverse of `split_thought`."""
+    return answer if reasoning is None else f"{THINK} {reasoning} {END_THINK} {answer}"
+
+
+def unfinished(text: str, finish: Finish, *, think_open: bool = False) -> bool:
+    """True when the thought was cut by the token limit."""
+    return finish == "length" and split_thought(text, think_open=think_open).answer is None
+
+
+class Chat:
+    """A tokenizer's side of the contract."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise UserError(
+                "the tokenizer has no chat template; set one in tokenizer_config.json (distill.prompts ships CHATML)"
+            )
+        self.tokenizer = tokenizer
+        self.end_id: int = tokenizer.eos_token_id
+
+    @property
+    def think_open(self) -> bool:
+        """True when the generation prompt itself opens the think block (R1's template does)."""
+        return self.prompt_text((Message(role="user", content="x"),)).rstrip().endswith(THINK)
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The text a model continues with its turn."""
+        return str(self.tokenizer.apply_chat_template(_dicts(messages), tokenize=False, add_generation_prompt=True))
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of `prompt_text`; special tokens come from the template alone."""
+        return list(self.tokenizer.encode(self.prompt_text(messages), add_special_tokens=False))
+
+    def training_ids(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Token ids of a whole conversation and a 0/1 mask of the tokens that carry loss."""
+        encoded = self.tokenizer.apply_chat_template(
+            _dicts(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return list(encoded["input_ids"]), list(encoded["assistant_masks"])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of a completion without its end-of-turn token; think tags stay."""
+        ids = list(token_ids)
+        if ids and ids[-1] == self.end_id:
+            ids.pop()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def _dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [message.model_dump() for message in messages]

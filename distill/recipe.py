@@ -1,0 +1,316 @@
+"""The recipe is the graph: a TOML table is a step, its name is the run folder.
+
+`stage` names the function (default: the table's name); the fields a stage's config lists
+in `inputs` name other steps, or paths when they contain a slash. Stages are handed in by
+`cli`, so this file knows none of them.
+"""
+
+import hashlib
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from distill.errors import UserError, did_you_mean
+from distill.progress import Progress
+from distill.records import fingerprint
+from distill.runs import InputRef, Manifest, Report, environment, git_commit, is_done, open_run, read_manifest, seal
+
+SHIPPED = Path(__file__).parent / "recipes"
+HEADER = ("title", "status", "seed")
+"""Keys of a recipe that are not steps."""
+
+
+class StageConfig(BaseModel):
+    """A step's table: frozen, unknown keys refused. Fields named in `inputs` are steps or paths."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Fields that name the steps this one reads; the first is the one `--from` replaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """All a stage needs to run once."""
+
+    step: str
+    config: Any
+    out: Path
+    """Its partial run folder; whatever it finds there is its own earlier attempt."""
+    inputs: Mapping[str, tuple[Path, ...]]
+    """Per input field, the run folders (or files) it names, in order."""
+    seed: int
+    data: Path
+    """Directory of benchmark files."""
+    progress: Progress
+
+    def path(self, field: str) -> Path:
+        """The one path of an input field."""
+        (only,) = self.inputs[field]
+        return only
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One kind of step."""
+
+    name: str
+    config: type[StageConfig]
+    run: Callable[[StepContext], Report]
+    version: int = 1
+    """Raised when the same config would give other bytes; part of every fingerprint."""
+    reads: Callable[[Any, Path], Iterable[Path]] = lambda config, data: ()
+    """Files outside any run folder that the result depends on; their content is fingerprinted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One table of a recipe, checked."""
+
+    name: str
+    stage: Stage
+    config: StageConfig
+    inputs: Mapping[str, tuple[str, ...]]
+    """Per input field, what it names: steps of this recipe, or paths."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked graph of steps, in an order that can be run."""
+
+    name: str
+    path: Path
+    title: str
+    status: str
+    """What of it was run, on what, and what was not."""
+    seed: int
+    steps: Mapping[str, Step] = field(default_factory=dict)
+
+
+def find_recipe(name: str) -> Path:
+    """A path as it is, or the shipped recipe of that name."""
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{path}: no such recipe file")
+        return path
+    path = SHIPPED / f"{name}.toml"
+    if not path.is_file():
+        shipped = sorted(found.stem for found in SHIPPED.glob("*.toml"))
+        raise UserError(
+            f"recipe {name}: not shipped{did_you_mean(name, shipped)}; there are {', '.join(shipped)}, or give a path ending in .toml"
+        )
+    return path
+
+
+def load_recipe(path: Path, stages: Mapping[str, Stage], overrides: Iterable[str] = ()) -> Recipe:
+    """Parse and check a whole recipe. Raises UserError naming file, table, key and what was expected."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not TOML ({error})") from error
+    for override in overrides:
+        _override(tables, override, path)
+    header = {key: tables.pop(key) for key in HEADER if key in tables}
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise UserError(
+                f"{path}: {key}: unknown key{did_you_mean(key, HEADER)}; outside a table there are {', '.join(HEADER)}"
+            )
+    seed = header.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"{path}: seed: expected a whole number from 0, got {seed!r}")
+    steps = {name: _step(path, name, table, stages) for name, table in tables.items()}
+    for step in steps.values():
+        for key, names in step.inputs.items():
+            for name in names:
+                if not is_path(name) and name not in steps:
+                    raise UserError(f"{path}: [{step.name}] {key}: unknown step {name!r}{did_you_mean(name, steps)}")
+    ordered = {name: steps[name] for name in _order(path, steps)}
+    return Recipe(path.stem, path, str(header.get("title", path.stem)), str(header.get("status", "")), seed, ordered)
+
+
+def is_path(name: str) -> bool:
+    """Inputs with a slash are paths, all others are steps."""
+    return "/" in name
+
+
+def ancestors(recipe: Recipe, target: str) -> list[str]:
+    """`target` and every step it needs, in running order."""
+    if target not in recipe.steps:
+        raise UserError(f"{recipe.path}: no step {target!r}{did_you_mean(target, recipe.steps)}")
+    needed = {target}
+    for name in reversed(list(recipe.steps)):
+        if name in needed:
+            needed.update(ref for refs in recipe.steps[name].inputs.values() for ref in refs if not is_path(ref))
+    return [name for name in recipe.steps if name in needed]
+
+
+def step_folder(out: Path, name: str) -> Path:
+    """Where a step's result stands."""
+    return out / name
+
+
+def step_fingerprint(recipe: Recipe, step: Step, out: Path, data: Path) -> tuple[str, tuple[InputRef, ...]]:
+    """Fingerprint of a step whose inputs are complete: config, inputs, seed, stage version."""
+    inputs = tuple(
+        InputRef(field=key, name=name, fingerprint=_content(out, name))
+        for key, names in step.inputs.items()
+        for name in names
+    )
+    files = {path.name: file_fingerprint(path) for path in step.stage.reads(step.config, data)}
+    table = step.config.model_dump(mode="json")
+    for key in step.inputs:
+        table.pop(key)
+    parts = [
+        step.stage.name,
+        step.stage.version,
+        table,
+        [(ref.field, ref.fingerprint) for ref in inputs],
+        files,
+        recipe.seed,
+    ]
+    return fingerprint(parts), inputs
+
+
+def run_step(recipe: Recipe, name: str, out: Path, data: Path, progress: Progress) -> tuple[Manifest, bool]:
+    """Run one step unless it is done; returns its manifest and whether it ran now."""
+    step = recipe.steps[name]
+    folder = step_folder(out, name)
+    print_, inputs = step_fingerprint(recipe, step, out, data)
+    if is_done(folder, print_):
+        return read_manifest(folder), False
+    paths = {key: tuple(_path(out, ref) for ref in refs) for key, refs in step.inputs.items()}
+    with open_run(folder, print_) as opened:
+        begun, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
+        context = StepContext(name, step.config, opened.out, paths, recipe.seed, data, progress)
+        report = step.stage.run(context)
+        manifest = Manifest(
+            step=name,
+            stage=step.stage.name,
+            stage_version=step.stage.version,
+            fingerprint=print_,
+            seed=recipe.seed,
+            config=step.config.model_dump(mode="json"),
+            inputs=inputs,
+            versions=environment(),
+            git_commit=git_commit(),
+            device=_device(),
+            started=begun,
+            seconds=round(time.monotonic() - clock, 3),
+            resumed=opened.resumed,
+            report=report,
+        )
+        seal(folder, manifest)
+    return manifest, True
+
+
+def file_fingerprint(path: Path) -> str:
+    """Content hash of a file, or of every file of a folder with its relative name."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    if path.is_dir():
+        files = sorted(found for found in path.rglob("*") if found.is_file())
+        return fingerprint([[str(found.relative_to(path)), file_fingerprint(found)] for found in files])
+    raise UserError(f"{path}: no such file or folder")
+
+
+def _content(out: Path, name: str) -> str:
+    if not is_path(name):
+        return read_manifest(step_folder(out, name)).fingerprint
+    path = Path(name)
+    if (path / "manifest.json").is_file():
+        return read_manifest(path).fingerprint
+    return file_fingerprint(path)
+
+
+def _path(out: Path, name: str) -> Path:
+    return Path(name) if is_path(name) else step_folder(out, name)
+
+
+def _step(path: Path, name: str, table: dict[str, Any], stages: Mapping[str, Stage]) -> Step:
+    kind = table.pop("stage", name)
+    if kind not in stages:
+        hint = did_you_mean(str(kind), stages)
+        raise UserError(f"{path}: [{name}] stage: unknown stage {kind!r}{hint}; there are {', '.join(sorted(stages))}")
+    stage = stages[kind]
+    try:
+        config = stage.config.model_validate(table)
+    except ValidationError as error:
+        raise UserError("\n".join(_complaints(path, name, stage, error))) from error
+    inputs = {}
+    for key in stage.config.inputs:
+        value = getattr(config, key)
+        names = () if value is None else (value,) if isinstance(value, str) else tuple(value)
+        if names:
+            inputs[key] = names
+    return Step(name, stage, config, inputs)
+
+
+def _complaints(path: Path, name: str, stage: Stage, error: ValidationError) -> list[str]:
+    lines = []
+    for found in error.errors(include_url=False):
+        key = ".".join(str(part) for part in found["loc"])
+        if found["type"] == "extra_forbidden":
+            lines.append(
+                f"{path}: [{name}] {key}: unknown key{did_you_mean(key.split('.')[-1], stage.config.model_fields)}"
+            )
+        elif found["type"] == "missing":
+            lines.append(f"{path}: [{name}] {key}: missing (stage {stage.name} needs it)")
+        else:
+            lines.append(f"{path}: [{name}] {key}: {found['msg']}, got {found['input']!r}")
+    return lines
+
+
+def _order(path: Path, steps: Mapping[str, Step]) -> list[str]:
+    """Steps with inputs before users, otherwise as written. A cycle is named."""
+    done: list[str] = []
+    open_: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in done:
+            return
+        if name in open_:
+            cycle = [*open_[open_.index(name) :], name]
+            raise UserError(f"{path}: steps form a cycle: {' -> '.join(cycle)}")
+        open_.append(name)
+        for names in steps[name].inputs.values():
+            for needed in names:
+                if not is_path(needed):
+                    visit(needed)
+        done.append(open_.pop())
+
+    for name in steps:
+        visit(name)
+    return done
+
+
+def _override(tables: dict[str, Any], override: str, path: Path) -> None:
+    """Apply `table.key=value` (or `seed=1`); the value is read as TOML, else as a string."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"--set {override}: expected table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *where, last = key.strip().split(".")
+    table = tables
+    for part in where:
+        if not isinstance(table.get(part), dict):
+            raise UserError(f"--set {override}: {path} has no table [{'.'.join(where)}]{did_you_mean(part, table)}")
+        table = table[part]
+    table[last] = value
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"cpu ({torch.get_num_threads()} threads)"

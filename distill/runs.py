@@ -1,0 +1,210 @@
+"""Run folders: a folder exists only when it is complete.
+
+`<step>.partial` is filled, its `manifest.json` written last, then renamed to `<step>`.
+The same fingerprint resumes a partial folder; another fingerprint moves it aside, never
+mixes into it and never deletes it. One process at a time holds a step.
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from distill.errors import UserError
+from distill.records import Record
+
+MANIFEST = "manifest.json"
+RESUME = ".run.json"
+"""Inside a partial folder: the fingerprint it was begun with."""
+
+
+class InputRef(Record):
+    """One input of a step: which field of the table, what it named, what was in it."""
+
+    field: str
+    name: str
+    fingerprint: str
+
+
+class Report(Record):
+    """What a stage returns: goes into the manifest and onto the screen."""
+
+    counts: dict[str, int | float] = Field(default_factory=dict)
+    tokens: int = 0
+    """Tokens generated or trained on, whichever the stage pays for."""
+    cost: float | None = None
+    """Currency units, when a price table was given."""
+    lines: tuple[str, ...] = ()
+    """Plain aligned text for the screen."""
+    marks: dict[str, Any] = Field(default_factory=dict)
+    """Facts later steps look for, such as `decontaminated`."""
+
+
+class Manifest(Record):
+    """Everything needed to know where a run folder came from and to make it again."""
+
+    step: str
+    stage: str
+    stage_version: int
+    fingerprint: str
+    seed: int
+    config: dict[str, Any]
+    inputs: tuple[InputRef, ...]
+    versions: dict[str, str]
+    git_commit: str | None
+    device: str
+    started: str
+    seconds: float
+    resumed: int
+    """How many earlier attempts this folder continued."""
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A partial folder held by this process."""
+
+    out: Path
+    resumed: int
+    """0 for a fresh folder, else the number of earlier attempts."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a complete run folder; UserError when it is none."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        partial = folder.with_name(folder.name + ".partial")
+        hint = " (an unfinished one stands beside it: run the step again to resume)" if partial.is_dir() else ""
+        raise UserError(f"{folder}: not a complete run folder, {MANIFEST} is missing{hint}")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: not a manifest this version can read ({str(error).splitlines()[0]})") from error
+
+
+def is_done(folder: Path, fingerprint: str) -> bool:
+    """True when `folder` is complete and was made from exactly this."""
+    return (folder / MANIFEST).is_file() and read_manifest(folder).fingerprint == fingerprint
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a step against other processes. Raises UserError naming the holder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise UserError(f"{folder}: held by {holder}; wait for it or choose another --out") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()} since {_now()}")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def open_run(folder: Path, fingerprint: str) -> Iterator[Opened]:
+    """Hold a step and open its partial folder: resumed when the fingerprint is the same."""
+    with hold(folder):
+        partial = folder.with_name(folder.name + ".partial")
+        resumed = 0
+        if partial.exists():
+            begun = _begun(partial)
+            if begun.get("fingerprint") == fingerprint:
+                resumed = int(begun["attempts"])
+            else:
+                _move_aside(partial, str(begun.get("fingerprint", "unknown")))
+        partial.mkdir(exist_ok=True)
+        begun = {"fingerprint": fingerprint, "attempts": resumed + 1}
+        write_durably(partial / RESUME, json.dumps(begun))
+        yield Opened(partial, resumed)
+
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest last, then rename the partial folder: from here on the step is done."""
+    partial = folder.with_name(folder.name + ".partial")
+    write_durably(partial / MANIFEST, manifest.model_dump_json(indent=2))
+    (partial / RESUME).unlink()
+    if folder.exists():
+        old = read_manifest(folder).fingerprint if (folder / MANIFEST).is_file() else "unknown"
+        _move_aside(folder, old)
+    os.rename(partial, folder)
+    _sync_folder(folder.parent)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace a small file: after this returns it survives a power cut, before it the old one stands."""
+    staged = path.with_name(path.name + ".tmp")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)
+    _sync_folder(path.parent)
+
+
+def environment() -> dict[str, str]:
+    """Versions that can change a result."""
+    names = ("torch", "transformers", "trl", "datasets", "tokenizers", "bitsandbytes", "triton", "math-verify")
+    found = {name: _version(name) for name in names}
+    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this package runs from, with `+` when it has changes."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    described = subprocess.run(command, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _begun(partial: Path) -> dict[str, Any]:
+    path = partial / RESUME
+    try:
+        begun = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}  # killed before the first byte was on disk: nothing in it is acknowledged
+    return begun if isinstance(begun, dict) else {}
+
+
+def _move_aside(folder: Path, mark: str) -> None:
+    target = folder.with_name(f"{folder.name}.{mark[:8]}")
+    count = 1
+    while target.exists():
+        count += 1
+        target = folder.with_name(f"{folder.name}.{mark[:8]}-{count}")
+    os.rename(folder, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

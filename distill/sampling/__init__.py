@@ -1,0 +1,1 @@
+"""Sampling: everything that speaks, behind one protocol."""

@@ -1,0 +1,120 @@
+"""Three protocols the process owns and `cli` fills in.
+
+`Sampler` speaks (an engine over a model, an HTTP endpoint, a recorded file, an oracle).
+`Decoder` is what one model brings to the engine: cache, prefill, step.
+`ModelLoader` turns a folder into model, tokenizer and decoder.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from distill.records import Completion, Message, Params, SamplerId
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask for `n` completions of one conversation.
+
+    Sample k of a request depends on `seed + k` and the request alone, never on what is
+    sampled beside it.
+    """
+
+    id: str
+    """Opaque to the sampler: the problem's id, usually."""
+    messages: tuple[Message, ...]
+    params: Params
+    n: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """All completions of one request, in sample order."""
+
+    request: Request
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Log-probabilities of a given sequence, teacher-forced.
+
+    `logprobs` (T-1,) float32: of token t+1 given tokens 0..t. `top_ids`, `top_logprobs`
+    (T-1, k): the k likeliest tokens at the same places.
+    """
+
+    logprobs: "torch.Tensor"
+    top_ids: "torch.Tensor"
+    top_logprobs: "torch.Tensor"
+
+
+class Sampler(Protocol):
+    """Prompts in; text, token ids, log-probabilities and finish reason out."""
+
+    @property
+    def identity(self) -> SamplerId:
+        """Name and revision that go into every trace id. Never a URL."""
+
+    @property
+    def think_open(self) -> bool:
+        """True when the prompt this sampler renders already opens the think block."""
+
+    def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
+        """Answers in order of completion; reads `requests` only as far as it has room."""
+
+    def score(self, token_ids: list[int], top_k: int) -> TokenScores:
+        """Teacher-forced log-probabilities. Raises UserError when the sampler has none."""
+
+
+class Decoder(Protocol):
+    """A model's side of the engine: a cache of `slots` rows of `capacity` tokens.
+
+    B rows of a call, T padded prompt width, V vocabulary. Logits are float32.
+    """
+
+    vocab_size: int
+    cache_values_per_token: int
+    """Numbers kept per token over all layers: memory = this x bytes x slots x capacity."""
+
+    def allocate(self, slots: int, capacity: int) -> None:
+        """Make (or resize) the cache. Contents are lost."""
+
+    def prefill(self, ids_BT: "torch.Tensor", lengths_B: "torch.Tensor", slots_B: "torch.Tensor") -> "torch.Tensor":
+        """Run right-padded prompts from position 0 into their slots; logits (B, V) at each last token."""
+
+    def step(self, ids_B: "torch.Tensor", positions_B: "torch.Tensor", slots_B: "torch.Tensor") -> "torch.Tensor":
+        """Append one token a row at its position; logits (B, V)."""
+
+    def copy(self, source: int, targets_B: "torch.Tensor", length: int) -> None:
+        """Share one prefill: copy the first `length` tokens of a slot into others."""
+
+    def refresh(self) -> None:
+        """Re-read the weights of a live model after a training step; the cache is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to train or to speak."""
+
+    model: Any
+    """A transformers `PreTrainedModel`."""
+    tokenizer: Any
+    """A transformers `PreTrainedTokenizerBase` that carries its chat template."""
+    folder: Path
+    fingerprint: str
+    """Content hash of weights, config and tokenizer."""
+
+
+class ModelLoader(Protocol):
+    """Opens any folder the toolkit knows, teacher or student."""
+
+    def load(self, folder: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+        """Raises UserError naming the folder and what is wrong with it."""
+
+    def decoder(self, model: Any) -> Decoder:
+        """The decoder of a model, live or loaded; it holds a reference, not a copy."""
