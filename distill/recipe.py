@@ -102,7 +102,8 @@ def find_recipe(name: str) -> Path:
     if not path.is_file():
         shipped = sorted(found.stem for found in SHIPPED.glob("*.toml"))
         raise UserError(
-            f"recipe {name}: not shipped{did_you_mean(name, shipped)}; there are {', '.join(shipped)}, or give a path ending in .toml"
+            f"recipe {name}: not shipped{did_you_mean(name, shipped)}; "
+            f"there are {', '.join(shipped)}, or give a path ending in .toml"
         )
     return path
 

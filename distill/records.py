@@ -6,7 +6,7 @@ line. Fractions are in [0, 1], token counts in the sampler's own tokens, times i
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -28,8 +28,9 @@ class Record(BaseModel):
 
 
 class Tests(Record):
-    """How a program is judged: `prefix + answer + suffix` is the candidate's source."""
+    """How a program is judged: `prefix + answer` is the candidate's source."""
 
+    __test__: ClassVar[bool] = False  # pytest would collect the name
     entry_point: str
     check: str | tuple[str, ...]
     """`def check(candidate)` source (HumanEval) or assert statements (MBPP)."""

@@ -1,0 +1,67 @@
+# Each edge below is one line between two manifests; read together they are the architecture.
+# `make demo` and `make test` set up everything they need by themselves.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RECIPE ?= mini
+SET    ?=
+SLICE  ?= tests
+export HF_HUB_OFFLINE ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+READY  := $(VENV)/.ready
+SMOLLM := $(VENV)/.ready-smollm
+RUN    := $(BIN)/distill
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo reproduce test test-smollm check speed gpu clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: $(READY) ## Create .venv and install the toolkit into it (done by every other target)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(SMOLLM): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,smollm]'
+	@touch $@
+
+demo: $(READY) ## R1 in miniature, end to end, on two CPU cores in under ten minutes
+	$(RUN) run --recipe mini
+	@echo "open runs/mini/report/index.html"
+
+reproduce: $(READY) ## Walk any recipe: make reproduce RECIPE=mini SET="seed=1"
+	$(RUN) run --recipe $(RECIPE) $(foreach s,$(SET),--set '$(s)')
+
+STAGES := problems harvest curate teacher-init student-init student-import sft rl quantize bench report
+.PHONY: $(STAGES)
+$(STAGES): $(READY)
+	$(RUN) $@ --recipe $(RECIPE) $(if $(STEP),--step $(STEP)) $(foreach s,$(SET),--set '$(s)')
+
+test: $(READY) ## All tests (set DISTILL_DATA to the benchmark files to run those that need them)
+	$(BIN)/python -m pytest
+
+test-smollm: $(SMOLLM) ## Tests that need real SmolLM2 weights; compiles llama.cpp the first time
+	$(BIN)/python -m pytest -m smollm
+
+check: $(READY) ## Format, lint, types, walls
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+speed: $(READY) ## Timings against peers, both sides in one run, rows into docs/speed/*.csv
+	$(BIN)/python -m tests.speed
+
+gpu: ## Kernel tests and timings on a GPU machine (python3 with torch and triton is enough)
+	$(PYTHON) -m tests.speed.gpu --slice $(SLICE)
+
+clean: ## Remove caches and build leftovers; runs/ and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,44 @@
+"""`distill`: the application. One small file a command group; this one only joins them."""
+
+import errno
+import sys
+
+import typer
+
+from cli import judge_command, run_command
+from distill.errors import UserError
+
+app = typer.Typer(
+    name="distill",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Turn a large reasoning model into small dense ones, and prove it with error bars.\n\n"
+    "Start with `make demo`, or: distill run --recipe mini. A recipe is a TOML file whose tables are steps; "
+    "`distill run` walks it and skips what is done; every stage is also a command of its own.",
+)
+run_command.register(app)
+judge_command.register(app)
+
+
+def main() -> None:
+    """Entry point. What the user can mend is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{where}disk full; nothing acknowledged is lost: free space and run the same command", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""`distill run`, `distill stages` and one command a stage: load the recipe, run, print the report."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
+    from distill.runs import Manifest
+
+STAGES = {
+    "problems": "Write the problems: procedural families with exact judges, or a benchmark file.",
+    "harvest": "Sample chains of thought and judge each one; resumes where it stopped.",
+    "curate": "Turn verified traces into training examples: dedup, decontaminate, select, order.",
+    "teacher-init": "Make a fresh MLA/MoE teacher of a preset size.",
+    "student-init": "Make a fresh dense student of a Llama or Qwen shape.",
+    "student-import": "Turn a GGUF file into a transformers folder that can be trained.",
+    "sft": "Train a teacher or student on examples (TRL SFTTrainer, loss on the assistant's words only).",
+    "rl": "Reinforce with the judge's verdicts (TRL GRPOTrainer, rollouts through our engine).",
+    "quantize": "Write an int8 or nf4 copy of a checkpoint and say what it cost.",
+    "bench": "Examine checkpoints: scores with intervals and paired differences.",
+    "report": "Write one self-contained HTML page about a run.",
+}
+"""Stage names in the order work flows; `cli.stages` holds their functions."""
+
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="A shipped recipe (mini, replay, ...) or a .toml file.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the run folders; default runs/<recipe>.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="table.key=value, or seed=N; may be repeated. Values are TOML.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Directory of benchmark files; default $DISTILL_DATA, then ./data.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no report, errors only.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a step instead of text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the application."""
+    app.command("run", help="Walk a whole recipe: skip what is done, resume what was interrupted.")(run)
+    app.command("stages", help="List the stages, or every key of one stage's table with its meaning.")(stages)
+    for name, summary in STAGES.items():
+        app.command(name, help=f"{summary}\n\nKeys of its table: distill stages {name}.")(_stage_command(name))
+
+
+def run(
+    recipe: RecipeOption = "mini",
+    to: Annotated[str | None, typer.Option("--to", help="Stop after this step (and run only what it needs).")] = None,
+    out: OutOption = None,
+    set_: SetOption = None,
+    data: DataOption = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Run every step of a recipe in one process."""
+    from distill.recipe import ancestors
+
+    loaded = _load(recipe, set_)
+    names = ancestors(loaded, to) if to else list(loaded.steps)
+    _run(loaded, names, out, data, quiet=quiet, json_=json_)
+
+
+def stages(name: Annotated[str | None, typer.Argument(help="A stage; without one, all are listed.")] = None) -> None:
+    """Print what a recipe may say."""
+    from cli.describe import describe_stage
+
+    if name is None:
+        width = max(map(len, STAGES))
+        for stage, summary in STAGES.items():
+            typer.echo(f"{stage:<{width}}  {summary}")
+    else:
+        typer.echo(describe_stage(name))
+
+
+def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads the signature of the inner function
+    def command(
+        recipe: RecipeOption,
+        step: Annotated[str | None, typer.Option("--step", help="Which step, when several have this stage.")] = None,
+        from_: Annotated[
+            str | None, typer.Option("--from", help="Run folder or file to read instead of the main input.")
+        ] = None,
+        out: OutOption = None,
+        set_: SetOption = None,
+        data: DataOption = None,
+        quiet: QuietOption = False,
+        json_: JsonOption = False,
+    ) -> None:
+        from cli.describe import choose_step, replace_main_input
+
+        loaded = _load(recipe, set_)
+        name = choose_step(loaded, stage, step)
+        if from_ is not None:
+            loaded = replace_main_input(loaded, name, from_)
+        _run(loaded, [name], out, data, quiet=quiet, json_=json_)
+
+    return command
+
+
+def _load(recipe: str, overrides: list[str] | None) -> "Recipe":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the other core's work
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from cli.stages import REGISTRY
+    from distill.recipe import find_recipe, load_recipe
+
+    return load_recipe(find_recipe(recipe), REGISTRY, overrides or [])
+
+
+def _run(recipe: "Recipe", names: list[str], out: Path | None, data: Path | None, *, quiet: bool, json_: bool) -> None:
+    from distill.progress import Progress
+    from distill.recipe import run_step
+
+    progress = Progress("quiet" if quiet or json_ else "auto")
+    folder = out or Path("runs") / recipe.name
+    source = data or Path(os.environ.get("DISTILL_DATA", "data"))
+    for name in names:
+        progress.say(f"[{name}]")
+        manifest, ran = run_step(recipe, name, folder, source, progress)
+        if json_:
+            typer.echo(json.dumps({**manifest.model_dump(mode="json"), "folder": str(folder / name), "ran": ran}))
+        elif not quiet:
+            _print(manifest, ran)
+
+
+def _print(manifest: "Manifest", ran: bool) -> None:
+    if not ran:
+        typer.echo(f"  done before ({manifest.seconds:.1f} s)")
+        return
+    for line in manifest.report.lines:
+        typer.echo(f"  {line}")
+    typer.echo(f"  {manifest.seconds:.1f} s")

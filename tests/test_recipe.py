@@ -1,0 +1,161 @@
+"""The recipe is the graph: what is done is skipped, what changed is run, what is wrong is named."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from distill.errors import UserError
+from distill.progress import Progress
+from distill.recipe import Recipe, Stage, StageConfig, StepContext, ancestors, find_recipe, load_recipe, run_step
+from distill.runs import Report, read_manifest
+
+
+class WriteConfig(StageConfig):
+    """Writes text."""
+
+    text: str
+
+
+class JoinConfig(StageConfig):
+    """Joins what others wrote."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("parts", "extra")
+    parts: tuple[str, ...]
+    extra: str | None = None
+    separator: str = "-"
+
+
+def write(context: StepContext) -> Report:
+    (context.out / "text").write_text(f"{context.config.text}{context.seed}")
+    return Report(counts={"written": 1})
+
+
+def join(context: StepContext) -> Report:
+    texts = [(path / "text" if path.is_dir() else path).read_text() for path in context.inputs["parts"]]
+    (context.out / "text").write_text(context.config.separator.join(texts))
+    return Report()
+
+
+STAGES = {"write": Stage("write", WriteConfig, write), "join": Stage("join", JoinConfig, join)}
+GOOD = """
+seed = 3
+[both]
+stage = "join"
+parts = ["a", "b"]
+[a]
+stage = "write"
+text = "x"
+[b]
+stage = "write"
+text = "y"
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def walk(recipe: Recipe, out: Path) -> list[str]:
+    """Run all steps; names of those that ran now."""
+    return [name for name in recipe.steps if run_step(recipe, name, out, Path("data"), Progress("quiet"))[1]]
+
+
+def test_inputs_run_before_their_users(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file, STAGES)
+    assert walk(recipe, tmp_path / "out") == ["a", "b", "both"]
+    assert (tmp_path / "out/both/text").read_text() == "x3-y3"
+
+
+def test_second_walk_runs_nothing(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file, STAGES)
+    walk(recipe, tmp_path / "out")
+    assert walk(recipe, tmp_path / "out") == []
+
+
+def test_edited_table_reruns_that_step_and_its_dependants_only(recipe_file: Path, tmp_path: Path) -> None:
+    walk(load_recipe(recipe_file, STAGES), tmp_path / "out")
+    edited = load_recipe(recipe_file, STAGES, ["b.text=z"])
+    assert walk(edited, tmp_path / "out") == ["b", "both"]
+    assert (tmp_path / "out/both/text").read_text() == "x3-z3"
+
+
+def test_replaced_results_are_moved_aside_not_deleted(recipe_file: Path, tmp_path: Path) -> None:
+    walk(load_recipe(recipe_file, STAGES), tmp_path / "out")
+    before = read_manifest(tmp_path / "out/b").fingerprint
+    walk(load_recipe(recipe_file, STAGES, ["b.text=z"]), tmp_path / "out")
+    assert (tmp_path / f"out/b.{before[:8]}/text").read_text() == "y3"
+
+
+def test_new_seed_reruns_everything(recipe_file: Path, tmp_path: Path) -> None:
+    walk(load_recipe(recipe_file, STAGES), tmp_path / "out")
+    assert walk(load_recipe(recipe_file, STAGES, ["seed=4"]), tmp_path / "out") == ["a", "b", "both"]
+
+
+def test_raised_stage_version_reruns(recipe_file: Path, tmp_path: Path) -> None:
+    walk(load_recipe(recipe_file, STAGES), tmp_path / "out")
+    newer = {**STAGES, "join": Stage("join", JoinConfig, join, version=2)}
+    assert walk(load_recipe(recipe_file, newer), tmp_path / "out") == ["both"]
+
+
+def test_changed_input_file_reruns(recipe_file: Path, tmp_path: Path) -> None:
+    source = tmp_path / "s.txt"
+    source.write_text("one")
+    overrides = [f'both.parts=["a", "{source}"]']
+    walk(load_recipe(recipe_file, STAGES, overrides), tmp_path / "out")
+    source.write_text("two")
+    assert walk(load_recipe(recipe_file, STAGES, overrides), tmp_path / "out") == ["both"]
+
+
+def test_ancestors_are_what_a_step_needs(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, STAGES)
+    assert ancestors(recipe, "b") == ["b"]
+    assert ancestors(recipe, "both") == ["a", "b", "both"]
+
+
+CASES = [
+    pytest.param('[a]\nstage="write"\ntxt="x"', r"\[a\] txt: unknown key \(did you mean text\?\)", id="unknown key"),
+    pytest.param('[a]\nstage="write"', r"\[a\] text: missing", id="missing key"),
+    pytest.param('[a]\nstage="wirte"\ntext="x"', r"unknown stage 'wirte' \(did you mean write\?\)", id="unknown stage"),
+    pytest.param(
+        '[a]\nstage="join"\nparts=["bb"]\n[b]\nstage="write"\ntext="x"', "unknown step 'bb'", id="unknown step"
+    ),
+    pytest.param('[a]\nstage="join"\nparts=["b"]\n[b]\nstage="join"\nparts=["a"]', "cycle: a -> b -> a", id="cycle"),
+    pytest.param('[a]\nstage="join"\nparts=["a"]', "cycle: a -> a", id="own input"),
+    pytest.param('[a]\nstage="write"\ntext=3', r"\[a\] text: .*string, got 3", id="wrong type"),
+    pytest.param("text = 3", "text: unknown key", id="key outside tables"),
+    pytest.param("seed = true", "seed: expected a whole number", id="seed no number"),
+    pytest.param("[a\n", "not TOML", id="broken TOML"),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), CASES)
+def test_bad_recipe_names_the_place(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint) as error:
+        load_recipe(path, STAGES)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [("b.text", "expected table.key=value"), ("c.text=1", r"no table \[c\]"), ("b.txet=z", "did you mean text")],
+)
+def test_bad_override_is_named(recipe_file: Path, override: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_recipe(recipe_file, STAGES, [override])
+
+
+def test_missing_input_says_what_to_run(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file, STAGES)
+    with pytest.raises(UserError, match=r"out/a: not a complete run folder"):
+        run_step(recipe, "both", tmp_path / "out", Path("data"), Progress("quiet"))
+
+
+def test_unknown_recipe_lists_the_shipped_ones() -> None:
+    with pytest.raises(UserError, match=r"recipe minni: not shipped \(did you mean mini\?\)"):
+        find_recipe("minni")

@@ -1,0 +1,41 @@
+"""The nouns refuse what is not one of them and survive a trip through JSON."""
+
+import pytest
+from pydantic import ValidationError
+
+from distill.records import Params, Problem, Tests, fingerprint
+
+PROBLEM = Problem(id="p", kind="answer", prompt="1 + 1 ?", answer="2", source="x", split="test", level=1)
+
+
+def test_problem_survives_json() -> None:
+    assert Problem.model_validate_json(PROBLEM.to_json()) == PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"answer": None}, "needs the key 'answer'"),
+        ({"kind": "code"}, "needs the key 'tests'"),
+        ({"anwser": "2"}, "Extra inputs"),
+        ({"split": "dev"}, "'train' or 'test'"),
+    ],
+    ids=["no answer", "no tests", "unknown key", "unknown split"],
+)
+def test_bad_problem_is_refused(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        Problem.model_validate({**PROBLEM.model_dump(), **change})
+
+
+def test_nan_is_not_a_parameter() -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Params(max_tokens=1, temperature=float("nan"))
+
+
+def test_fingerprint_ignores_key_order_and_sees_values() -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})
+
+
+def test_fingerprint_reads_records_as_their_content() -> None:
+    tests = Tests(entry_point="f", check="def check(candidate): pass")
+    assert fingerprint(tests) == fingerprint(tests.model_dump(mode="json"))
