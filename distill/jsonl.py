@@ -1,6 +1,8 @@
 """JSONL in and out: typed rows, every bad line named, files that are whole or absent."""
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -22,21 +24,32 @@ def read_jsonl(path: Path, record: type[R]) -> list[R]:
 
 
 def iter_jsonl(path: Path, record: type[R]) -> Iterator[R]:
-    """Rows one by one; a bad line does not stop the reading, it is reported at the end."""
+    """Rows one by one, from plain or `.gz` files; a bad line is reported at the end, it does not stop the reading."""
     if not path.is_file():
         raise UserError(f"{path}: no such file (expected JSONL of {record.__name__})")
     bad: list[str] = []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield record.model_validate_json(line)
-            except ValidationError as error:
-                bad.append(f"{path}:{number}: {reason(error)}")
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            yield record.model_validate_json(line)
+        except ValidationError as error:
+            bad.append(f"{path}:{number}: {reason(error)}")
     if bad:
         more = f"\n... and {len(bad) - MAX_BAD_LINES} more bad lines" if len(bad) > MAX_BAD_LINES else ""
         raise UserError("\n".join(bad[:MAX_BAD_LINES]) + more)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.suffix != ".gz":
+        with path.open("rb") as lines:
+            yield from lines
+        return
+    try:
+        with gzip.open(path, "rb") as unzipped:
+            yield from unzipped
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: not a whole gzip file ({error})") from error
 
 
 def reason(error: ValidationError) -> str:
