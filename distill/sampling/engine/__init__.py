@@ -1,0 +1,10 @@
+"""One engine for teacher and students: continuous batching over the `Decoder` protocol.
+
+`Engine` speaks token ids (reinforcement learning uses it directly), `EngineSampler`
+speaks conversations (harvest and bench). Reading order: choice, rows, stops, engine, sampler.
+"""
+
+from distill.sampling.engine.engine import Engine, Job, RolledOut
+from distill.sampling.engine.sampler import EngineSampler
+
+__all__ = ["Engine", "EngineSampler", "Job", "RolledOut"]

@@ -1,0 +1,78 @@
+"""EngineSampler: the `Sampler` protocol over an engine and a loaded model.
+
+Renders conversations, passes token ids to the engine and text back. Requests are read as
+the engine has room, and answered in order of completion.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from distill.errors import UserError
+from distill.prompts import Chat
+from distill.records import Completion, SamplerId
+from distill.sampling.engine.engine import Engine, Job, RolledOut
+from distill.sampling.engine.stops import cut
+from distill.sampling.protocols import Answered, Decoder, LoadedModel, Request, TokenScores
+
+
+class EngineSampler:
+    """A loaded model that speaks."""
+
+    def __init__(self, loaded: LoadedModel, decoder: Decoder, *, name: str, slots: int, capacity: int) -> None:
+        """`name` goes into trace ids. `capacity` bounds prompt plus completion, in tokens."""
+        self.model = loaded.model
+        self.chat = Chat(loaded.tokenizer)
+        device = next(loaded.model.parameters()).device
+        self.engine = Engine(
+            decoder, self.chat, slots=slots, capacity=capacity, device=device, end_ids=_end_ids(loaded.model)
+        )
+        self.identity = SamplerId(name=name, revision=loaded.fingerprint)
+        self.think_open = self.chat.think_open
+
+    def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
+        """Answers in order of completion. Raises UserError for a prompt beyond the capacity."""
+        asked: dict[str, Request] = {}
+
+        def jobs() -> Iterator[Job]:
+            for number, request in enumerate(requests, 1):
+                name = f"request {number} ({request.id})"
+                asked[name] = request
+                seeds = tuple(request.seed + k for k in range(request.n))
+                yield Job(name, self.chat.prompt_ids(request.messages), request.params, seeds)
+
+        for job, samples in self.engine.run(jobs()):
+            request = asked.pop(job.name)
+            yield Answered(request, tuple(self._completion(job, sample) for sample in samples))
+
+    @torch.inference_mode()
+    def score(self, token_ids: list[int], top_k: int) -> TokenScores:
+        """Log-probability of every token after the first, and the `top_k` likeliest at its place."""
+        if len(token_ids) < 2:
+            raise UserError(f"score: needs at least 2 tokens, got {len(token_ids)}")
+        ids_T = torch.tensor(token_ids, device=self.engine.device)
+        logits_TV = self.model(input_ids=ids_T[None, :-1], use_cache=False).logits[0].float()
+        logprobs_TV = logits_TV.log_softmax(-1)
+        top = logprobs_TV.topk(top_k, dim=-1)
+        given_T = logprobs_TV.gather(-1, ids_T[1:, None]).squeeze(-1)
+        return TokenScores(given_T.cpu(), top.indices.cpu(), top.values.cpu())
+
+    def _completion(self, job: Job, sample: RolledOut) -> Completion:
+        said = sample.ids[:-1] if sample.ids[-1] in self.engine.end_ids else sample.ids
+        return Completion(
+            text=cut(self.chat.decode(said), job.params.stop),
+            finish=sample.finish,
+            prompt_tokens=len(job.prompt_ids),
+            completion_tokens=len(sample.ids),
+            token_ids=tuple(sample.ids),
+            logprobs=tuple(sample.logprobs),
+        )
+
+
+def _end_ids(model: object) -> tuple[int, ...]:
+    """End tokens the checkpoint names in its generation config, beside the chat's own."""
+    generation = getattr(model, "generation_config", None)
+    named = getattr(generation, "eos_token_id", None)
+    if named is None:
+        return ()
+    return (named,) if isinstance(named, int) else tuple(named)

@@ -1,0 +1,207 @@
+"""KVDecoder: Llama, Qwen2 and Qwen3 for the engine, on one preallocated key-value cache.
+
+The same arithmetic as transformers' modeling files of these three (tests compare tokens
+and logits), rearranged: q, k and v are one matrix product and so are gate and up; a step
+reads the cache only up to the longest running row. Layers that are not plain `nn.Linear`
+(quantized, LoRA) are called as they are. No sliding windows, no dynamic rope.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.errors import UserError
+
+# B rows, T prompt width, N tokens of a call, D width, H query heads, G key-value heads,
+# d head width, L cached tokens read, V vocabulary
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+ROPES = ("default", "linear", "llama3", "yarn")
+"""Rope variants whose angles do not depend on the length of the sequence."""
+
+Map = Callable[[Tensor], Tensor]
+Attend = Callable[[int, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One layer's weights, ready to run."""
+
+    qkv: Map
+    out: Map
+    gate_up: Map
+    down: Map
+    activation: Map
+    norm_attention_D: Tensor
+    norm_mlp_D: Tensor
+    norm_q_d: Tensor | None
+    norm_k_d: Tensor | None
+
+
+class KVDecoder:
+    """Implements `distill.sampling.protocols.Decoder` over a transformers causal model."""
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        _check(config)
+        self.model = model
+        self.heads: int = config.num_attention_heads
+        self.groups: int = config.num_key_value_heads
+        self.head_width: int = model.model.layers[0].self_attn.head_dim
+        self.eps: float = config.rms_norm_eps
+        self.vocab_size: int = config.vocab_size
+        self.cache_values_per_token: int = 2 * config.num_hidden_layers * self.groups * self.head_width
+        self.scale: float = self.head_width**-0.5
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Build the fused matrices anew from the model's present weights."""
+        self.embedding = self.model.get_input_embeddings()
+        self.head = self.model.get_output_embeddings()
+        self.norm_D = self.model.model.norm.weight.detach()
+        self.blocks = [_block(layer) for layer in self.model.model.layers]
+
+    @torch.no_grad()
+    def allocate(self, slots: int, capacity: int) -> None:
+        """A cache of `slots` x `capacity` tokens and the rope angles of as many places."""
+        weight = self.embedding.weight
+        shape = (len(self.blocks), 2, slots, self.groups, capacity, self.head_width)
+        self.cache = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.every_slot = torch.arange(slots, device=weight.device)
+        self.places = torch.arange(capacity, device=weight.device)
+        cos_1Ld, sin_1Ld = self.model.model.rotary_emb(weight[:1], self.places[None])
+        half = self.head_width // 2
+        self.cos_Ld = cos_1Ld[0]
+        self.sin_Ld = torch.cat([-sin_1Ld[0, :, :half], sin_1Ld[0, :, half:]], dim=-1)  # sign of rotate_half
+
+    @torch.no_grad()
+    def prefill(self, ids_BT: Tensor, lengths_B: Tensor, slots_B: Tensor) -> Tensor:
+        """Run right-padded prompts into their slots; float32 logits (B, V) at each last token.
+
+        Padding stands behind every real token, so the causal mask alone keeps it unseen; what
+        it leaves in the cache is overwritten before it is ever read.
+        """
+        B, T = ids_BT.shape
+        share = self.heads != self.groups
+
+        def attend(index: int, qkv_NHd: Tensor) -> Tensor:
+            q_BHTd, k_BGTd, v_BGTd = (
+                part.view(B, T, -1, self.head_width).transpose(1, 2) for part in self._split(qkv_NHd)
+            )
+            self.cache[index, 0, slots_B, :, :T] = k_BGTd
+            self.cache[index, 1, slots_B, :, :T] = v_BGTd
+            mixed_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BGTd, v_BGTd, is_causal=True, enable_gqa=share)
+            return mixed_BHTd.transpose(1, 2).reshape(B * T, -1)
+
+        hidden_ND = self._layers(ids_BT.flatten(), self.places[:T].repeat(B), attend)
+        last_B = torch.arange(B, device=ids_BT.device) * T + lengths_B - 1
+        return self._logits(hidden_ND[last_B])
+
+    @torch.no_grad()
+    def step(self, ids_B: Tensor, positions_B: Tensor, slots_B: Tensor) -> Tensor:
+        """Append one token a row; float32 logits (B, V)."""
+        B = len(ids_B)
+        L = int(positions_B.max()) + 1
+        # The engine keeps running rows in slots 0..B-1: then the cache is read in place.
+        in_place = bool((slots_B == self.every_slot[:B]).all())
+        rows: slice | Tensor = slice(0, B) if in_place else slots_B
+        unseen_BL = self.places[:L] > positions_B[:, None]
+        mask_B11L = torch.zeros(B, 1, 1, L, dtype=self.cache.dtype, device=self.cache.device)
+        mask_B11L.masked_fill_(unseen_BL[:, None, None, :], float("-inf"))
+
+        def attend(index: int, qkv_NHd: Tensor) -> Tensor:
+            q_BGRd = qkv_NHd[:, : self.heads].view(B, self.groups, -1, self.head_width)
+            new_B2Gd = qkv_NHd[:, self.heads :].view(B, 2, self.groups, self.head_width)
+            keys, values = self.cache[index]
+            keys[slots_B, :, positions_B] = new_B2Gd[:, 0]
+            values[slots_B, :, positions_B] = new_B2Gd[:, 1]
+            scores_BGRL = torch.matmul(q_BGRd * self.scale, keys[rows, :, :L].transpose(-1, -2))
+            weights_BGRL = scores_BGRL.add_(mask_B11L).softmax(-1)
+            return torch.matmul(weights_BGRL, values[rows, :, :L]).view(B, -1)
+
+        return self._logits(self._layers(ids_B, positions_B, attend))
+
+    @torch.no_grad()
+    def copy(self, source: int, targets_B: Tensor, length: int) -> None:
+        """Copy the first `length` tokens of a slot into others."""
+        self.cache[:, :, targets_B, :, :length] = self.cache[:, :, source : source + 1, :, :length]
+
+    def _layers(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
+        """The hidden state (N, D) behind the last layer, before the final norm."""
+        x_ND = self.embedding(ids_N)
+        cos_N1d, sin_N1d = self.cos_Ld[positions_N][:, None], self.sin_Ld[positions_N][:, None]
+        for index, block in enumerate(self.blocks):
+            qkv_NHd = block.qkv(self._norm(x_ND, block.norm_attention_D)).view(len(ids_N), -1, self.head_width)
+            self._rotate(qkv_NHd, block, cos_N1d, sin_N1d)
+            x_ND = x_ND + block.out(attend(index, qkv_NHd))
+            gate_NF, up_NF = block.gate_up(self._norm(x_ND, block.norm_mlp_D)).chunk(2, dim=-1)
+            x_ND = x_ND + block.down(block.activation(gate_NF) * up_NF)
+        return x_ND
+
+    def _rotate(self, qkv_NHd: Tensor, block: Block, cos_N1d: Tensor, sin_N1d: Tensor) -> None:
+        """Norm (Qwen3) and rotate queries and keys in place."""
+        if block.norm_q_d is not None and block.norm_k_d is not None:
+            q_NHd, k_NGd, _ = self._split(qkv_NHd)
+            q_NHd.copy_(self._norm(q_NHd, block.norm_q_d))
+            k_NGd.copy_(self._norm(k_NGd, block.norm_k_d))
+        qk_NHd = qkv_NHd[:, : self.heads + self.groups]
+        swapped_NHd = qk_NHd.roll(self.head_width // 2, dims=-1)
+        qk_NHd.mul_(cos_N1d).add_(swapped_NHd.mul_(sin_N1d))
+
+    def _split(self, qkv_NHd: Tensor) -> tuple[Tensor, ...]:
+        return qkv_NHd.split((self.heads, self.groups, self.groups), dim=1)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """RMSNorm in float32, weighted in the model's dtype, as transformers does it."""
+        x32 = x.float()
+        return weight * (x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+    def _logits(self, hidden_BD: Tensor) -> Tensor:
+        logits_BV: Tensor = self.head(self._norm(hidden_BD, self.norm_D))
+        return logits_BV.float()
+
+
+def _check(config: Any) -> None:
+    if config.model_type not in ARCHITECTURES:
+        raise UserError(f"model_type {config.model_type}: no decoder; there are {', '.join(ARCHITECTURES)}")
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise UserError(f"layer_types {sorted(kinds)}: only full_attention has a decoder")
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope not in ROPES:
+        raise UserError(f"rope_type {rope}: no decoder; there are {', '.join(ROPES)}")
+
+
+def _block(layer: nn.Module) -> Block:
+    attention: Any = layer.self_attn
+    mlp: Any = layer.mlp
+    norm_attention: Any = layer.input_layernorm
+    norm_mlp: Any = layer.post_attention_layernorm
+    normed = hasattr(attention, "q_norm")
+    return Block(
+        qkv=_together(attention.q_proj, attention.k_proj, attention.v_proj),
+        out=attention.o_proj,
+        gate_up=_together(mlp.gate_proj, mlp.up_proj),
+        down=mlp.down_proj,
+        activation=mlp.act_fn,
+        norm_attention_D=norm_attention.weight.detach(),
+        norm_mlp_D=norm_mlp.weight.detach(),
+        norm_q_d=attention.q_norm.weight.detach() if normed else None,
+        norm_k_d=attention.k_norm.weight.detach() if normed else None,
+    )
+
+
+def _together(*layers: nn.Module) -> Map:
+    """Several projections of one input as one: fused when all are plain, else side by side."""
+    plain = [layer for layer in layers if type(layer) is nn.Linear]
+    if len(plain) < len(layers):
+        return lambda x_ND: torch.cat([layer(x_ND) for layer in layers], dim=-1)
+    weight = torch.cat([layer.weight for layer in plain])
+    biases = [layer.bias for layer in plain if layer.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    return lambda x_ND: F.linear(x_ND, weight, bias)
