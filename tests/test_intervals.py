@@ -1,0 +1,151 @@
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.intervals import mcnemar_exact, mean_interval, paired_difference, pass_at_k
+
+
+@pytest.mark.parametrize(
+    ("samples", "correct", "k"), [(1, 0, 1), (4, 1, 2), (5, 3, 3), (6, 6, 1), (6, 5, 2), (7, 2, 7)]
+)
+def test_pass_at_k_counts_every_choice_of_k_samples(samples: int, correct: int, k: int) -> None:
+    draws = list(combinations([True] * correct + [False] * (samples - correct), k))
+    assert pass_at_k(samples, correct, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_pass_at_k_stays_finite_with_many_samples() -> None:
+    assert pass_at_k(100_000, 1, 1) == pytest.approx(1e-5)
+    assert 0.999 < pass_at_k(100_000, 50_000, 64) <= 1.0
+
+
+@pytest.mark.parametrize(("samples", "correct", "k"), [(4, 1, 5), (4, 5, 1), (4, -1, 1), (4, 1, 0)])
+def test_pass_at_k_refuses_what_it_cannot_estimate(samples: int, correct: int, k: int) -> None:
+    with pytest.raises(ValueError, match=r"samples|correct"):
+        pass_at_k(samples, correct, k)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        pytest.param(81, 263, 0.2553, 0.3662, id="Newcombe 1998a, table I"),
+        pytest.param(15, 148, 0.0624, 0.1605, id="Newcombe 1998a, table I"),
+        pytest.param(0, 20, 0.0, 0.1611, id="none right still leaves room above"),
+        pytest.param(29, 29, 0.8830, 1.0, id="all right still leaves room below"),
+    ],
+)
+def test_one_sample_a_problem_gives_the_published_wilson_interval(right: int, n: int, low: float, high: float) -> None:
+    found = mean_interval([1.0] * right + [0.0] * (n - right))
+    assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+    assert (found.value, found.n) == (right / n, n)
+
+
+def test_repeating_a_sample_adds_no_certainty() -> None:
+    """Four equal samples a problem are one sample: the interval must not shrink."""
+    once = mean_interval([1.0] * 12 + [0.0] * 18, samples=1)
+    four = mean_interval([1.0] * 12 + [0.0] * 18, samples=4)
+    assert (once.low, once.high) == pytest.approx((four.low, four.high))
+
+
+def test_independent_samples_add_certainty_but_never_more_than_their_number() -> None:
+    once = mean_interval([1.0] * 15 + [0.0] * 15)
+    many = mean_interval([0.5] * 30, samples=4)
+    floor = mean_interval([1.0] * 60 + [0.0] * 60)
+    assert once.high - once.low > many.high - many.low >= floor.high - floor.low - 1e-12
+
+
+@pytest.mark.parametrize("values", [[], [1.5], [float("nan")], [-0.1, 0.5]])
+def test_an_interval_refuses_values_that_are_no_fractions(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"problem|lie in"):
+        mean_interval(values)
+
+
+def test_paired_difference_is_the_bonett_price_interval() -> None:
+    """Worked by hand for 21 pairs, 1 won by a alone and 7 by b alone: (2 - 8) / 23 and its adjusted Wald reach."""
+    found = paired_difference([1, 1] + [0] * 19, [1, 0] + [1] * 7 + [0] * 12)
+    reach = 1.959964 * math.sqrt((10 / 23 - (6 / 23) ** 2) / 23)
+    assert found.value == pytest.approx(-6 / 21)
+    assert (found.low, found.high) == (pytest.approx(-6 / 23 - reach), pytest.approx(-6 / 23 + reach))
+
+
+def test_pairing_uses_the_shared_problems() -> None:
+    """The same two accuracies are told apart when one checkpoint solves a superset, and not when they cross."""
+    superset = paired_difference([1] * 60 + [0] * 40, [1] * 50 + [0] * 50)
+    crossing = paired_difference([1] * 60 + [0] * 40, [0] * 50 + [1] * 50)
+    assert superset.value == crossing.value == pytest.approx(0.1)
+    assert superset.low > 0 > crossing.low
+
+
+def test_no_difference_seen_is_not_no_difference() -> None:
+    found = paired_difference([1] * 50 + [0] * 50, [1] * 50 + [0] * 50)
+    assert found.low < -0.02
+    assert found.high > 0.02
+
+
+def test_paired_difference_changes_sign_with_its_arguments() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 5, 40) / 4, rng.integers(0, 5, 40) / 4
+    forward, back = paired_difference(a, b), paired_difference(b, a)
+    assert (forward.low, forward.high) == pytest.approx((-back.high, -back.low))
+
+
+def test_paired_difference_refuses_unequal_lengths() -> None:
+    with pytest.raises(ValueError, match="2 and 1"):
+        paired_difference([1, 0], [1])
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p"),
+    [(0, 0, 1.0), (1, 7, 18 / 256), (7, 1, 18 / 256), (5, 5, 1.0), (0, 10, 2 / 1024), (2150, 2250, None)],
+)
+def test_mcnemar_is_the_exact_binomial_tail(only_a: int, only_b: int, p: float | None) -> None:
+    found = mcnemar_exact(only_a, only_b)
+    if p is None:  # normal approximation with continuity correction
+        z = (abs(only_a - only_b) - 1) / math.sqrt(only_a + only_b)
+        p = math.erfc(z / math.sqrt(2))
+    assert found == pytest.approx(p, rel=0.02)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 64))
+def test_an_interval_always_holds_its_value(values: list[float], samples: int) -> None:
+    found = mean_interval(values, samples)
+    assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+    turned = paired_difference(values, values[::-1])
+    assert -1.0 <= turned.low <= turned.value <= turned.high <= 1.0
+
+
+# Simulation. Problems have a chance of being solved drawn from Beta(a, b): 0.45, 0.45 is how
+# reasoning models look (sure or lost), 0.1, 0.9 a hard benchmark, 19, 1 an easy one.
+DRAWS = 1500
+WORLDS = [(0.45, 0.45), (0.1, 0.9), (0.02, 0.98), (19.0, 1.0)]
+SIZES = [(30, 4), (30, 64), (200, 1)]
+
+
+@pytest.mark.parametrize(("alpha", "beta"), WORLDS)
+@pytest.mark.parametrize(("problems", "samples"), SIZES)
+def test_the_interval_of_a_mean_covers_the_truth(alpha: float, beta: float, problems: int, samples: int) -> None:
+    rng = np.random.default_rng(11)
+    chance = rng.beta(alpha, beta, (DRAWS, problems))
+    means = rng.binomial(samples, chance) / samples
+    found = [mean_interval(row, samples) for row in means]
+    truth = alpha / (alpha + beta)
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.93  # Wilson's own dips, as n and p change
+
+
+@pytest.mark.parametrize(("alpha", "beta"), WORLDS)
+@pytest.mark.parametrize(("problems", "samples"), SIZES)
+@pytest.mark.parametrize("gain", [0.0, 0.05])
+def test_the_interval_of_a_difference_covers_the_truth(
+    alpha: float, beta: float, problems: int, samples: int, gain: float
+) -> None:
+    """b solves the same problems as a, and `gain` of what a leaves."""
+    rng = np.random.default_rng(12)
+    chance = rng.beta(alpha, beta, (DRAWS, problems))
+    a = rng.binomial(samples, chance) / samples
+    b = rng.binomial(samples, chance + gain * (1 - chance)) / samples
+    truth = gain * beta / (alpha + beta)
+    found = [paired_difference(y, x) for x, y in zip(a, b, strict=True)]
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.94
