@@ -1,0 +1,1 @@
+"""Problems: procedural families with exact judges, and real benchmarks read from files."""
