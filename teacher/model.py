@@ -1,0 +1,183 @@
+"""DeepSeek-V3 as a transformers model: latent attention, routed experts, published tensor names.
+
+Runs in transformers' Trainer and TRL's SFT and GRPO trainers. Keeps no cache: speaking is
+`teacher.decoder`'s business, and `generate` here recomputes the whole prefix each token,
+right but slow. The next-token-prediction module is not part of it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
+
+from teacher.attention import LatentAttention
+from teacher.checkpoint import to_published
+from teacher.config import TeacherConfig
+from teacher.moe import Backend, Experts, FeedForward, MixtureOfExperts, Router, choose_backend
+from teacher.norm import RMSNorm
+from teacher.rotary import Rotary
+from teacher.rows import Rows, find_rows
+
+# B batch rows, T batch width, N real tokens, D model width, V vocabulary
+
+
+class DecoderLayer(nn.Module):
+    """Attention and feed-forward, each behind a norm and beside a residual."""
+
+    def __init__(self, config: TeacherConfig, layer: int, backend: Backend) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = LatentAttention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp: nn.Module = (
+            FeedForward(config.hidden_size, config.intermediate_size)
+            if config.is_dense(layer)
+            else MixtureOfExperts(config, backend)
+        )
+
+    def forward(self, x_ND: Tensor, rows: Rows, turns_NP: Tensor, latents: list[Tensor] | None = None) -> Tensor:
+        x_ND = x_ND + self.self_attn(self.input_layernorm(x_ND), rows, turns_NP, latents)
+        output: Tensor = x_ND + self.mlp(self.post_attention_layernorm(x_ND))
+        return output
+
+
+class DeepseekPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know about both classes below."""
+
+    config_class = TeacherConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("DecoderLayer",)
+    _keep_in_fp32_modules_strict = ("e_score_correction_bias",)
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding | Router):
+            nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, Experts):
+            nn.init.normal_(module.gate_up_proj, std=std)
+            nn.init.normal_(module.down_proj, std=std)
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+
+
+class DeepseekModel(DeepseekPreTrainedModel):
+    """Embedding, layers and the last norm."""
+
+    def __init__(self, config: TeacherConfig, experts_backend: str = "grouped_mm") -> None:
+        super().__init__(config)
+        backend = choose_backend(experts_backend)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer, backend) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary = Rotary(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embed_tokens = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Hidden states (B, T, D), zeros at padding. Further keywords of trainers change nothing here."""
+        if past_key_values is not None:
+            raise ValueError("this model keeps no cache: call it without past_key_values, or use teacher.decoder")
+        embedded_BTD = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        batch, width = embedded_BTD.shape[:2]
+        rows = find_rows(batch, width, embedded_BTD.device, attention_mask, position_ids)
+        return BaseModelOutput(last_hidden_state=rows.scatter(self.run(rows.gather(embedded_BTD), rows)))
+
+    def run(self, x_ND: Tensor, rows: Rows, latents: list[Tensor] | None = None) -> Tensor:
+        """All layers and the last norm over real tokens; `latents` collects what a cache keeps, layer by layer."""
+        turns_NP = self.rotary.turns(rows.positions_N)
+        for layer in self.layers:
+            if self.gradient_checkpointing and self.training:
+                x_ND = checkpoint(layer, x_ND, rows, turns_NP, use_reentrant=False)
+            else:
+                x_ND = layer(x_ND, rows, turns_NP, latents)
+        output: Tensor = self.norm(x_ND)
+        return output
+
+
+class DeepseekForCausalLM(DeepseekPreTrainedModel, GenerationMixin):
+    """The language model. `experts_backend` is reference, grouped_mm or triton."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 - transformers reads a class dict
+
+    def __init__(self, config: TeacherConfig, experts_backend: str = "grouped_mm") -> None:
+        super().__init__(config)
+        self.model = DeepseekModel(config, experts_backend)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> None:
+        """Write the folder with the published tensor names, one tensor an expert."""
+        published = to_published(self.state_dict() if state_dict is None else state_dict)
+        super().save_pretrained(save_directory, *args, state_dict=published, save_original_format=False, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def set_experts_backend(self, name: str, reason: str = "asked for") -> None:
+        """Multiply experts another way from now on."""
+        backend = choose_backend(name, reason)
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.backend = backend
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> CausalLMOutput:
+        """Logits (B, T or `logits_to_keep`, V), and the next-token loss when `labels` are given (-100 ignored)."""
+        hidden_BTD = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            past_key_values=past_key_values,
+        ).last_hidden_state
+        if not isinstance(logits_to_keep, int):
+            hidden_BTD = hidden_BTD[:, logits_to_keep]
+        elif logits_to_keep:
+            hidden_BTD = hidden_BTD[:, -logits_to_keep:]
+        logits = self.lm_head(hidden_BTD)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutput(loss=loss, logits=logits)

@@ -1,0 +1,189 @@
+"""Mixture of experts with a bias-steered, group-limited router (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
+
+The router works in float32: in bfloat16 it picks other experts. The correction bias
+steers which experts are chosen and never enters their weights. No token is dropped.
+Experts live in two 3-D tensors; how they are multiplied is an explicit choice. Does not
+balance load: updating the bias is the trainer's business.
+"""
+
+import logging
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.errors import UserError, did_you_mean
+from teacher.checkpoint import stack_experts
+from teacher.config import TeacherConfig
+from teacher.kernels import reference
+
+# N tokens, D width, E experts, K experts a token, F expert width, G groups
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["reference", "grouped_mm", "triton"]
+"""`reference`: a loop over experts. `grouped_mm`: torch's grouped product. `triton`: teacher.kernels."""
+
+
+def choose_backend(name: str, reason: str = "asked for") -> Backend:
+    """The named backend, logged with the reason. Raises UserError for any other name; never falls back."""
+    for known in get_args(Backend):
+        if name == known:
+            logger.info("experts backend %s: %s", name, reason)
+            return known  # type: ignore[no-any-return]
+    known_names = get_args(Backend)
+    raise UserError(
+        f"experts_backend {name}: unknown{did_you_mean(name, known_names)}; there are {', '.join(known_names)}"
+    )
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv 2002.05202): the dense layers' and the shared expert's."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        output: Tensor = self.down_proj(F.silu(self.gate_proj(x_ND)) * self.up_proj(x_ND))
+        return output
+
+
+class Router(nn.Module):
+    """Chooses K of E experts a token."""
+
+    def __init__(self, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        if config.topk_method == "noaux_tc":
+            self.e_score_correction_bias = nn.Buffer(torch.zeros(config.n_routed_experts, dtype=torch.float32))
+
+    def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Routing weights (N, K) in float32 and chosen experts (N, K)."""
+        logits_NE = F.linear(x_ND.float(), self.weight.float())
+        scores_NE = logits_NE.sigmoid() if self.config.scoring_func == "sigmoid" else logits_NE.softmax(-1)
+        chosen_NK = self._choose(scores_NE.detach())
+        weights_NK = scores_NE.gather(1, chosen_NK)
+        if self.config.norm_topk_prob:
+            weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
+        return weights_NK * self.config.routed_scaling_factor, chosen_NK
+
+    def _choose(self, scores_NE: Tensor) -> Tensor:
+        """Report eqs. 14-16: the bias joins the choice; only the best groups stay eligible."""
+        if self.config.topk_method == "noaux_tc":
+            scores_NE = scores_NE + self.e_score_correction_bias
+        if self.config.topk_group < self.config.n_group:
+            grouped_NGX = scores_NE.unflatten(-1, (self.config.n_group, -1))
+            group_scores_NG = grouped_NGX.topk(2, dim=-1).values.sum(-1)
+            kept = group_scores_NG.topk(self.config.topk_group, dim=-1, sorted=False).indices
+            closed_NG = torch.ones_like(group_scores_NG, dtype=torch.bool).scatter(1, kept, False)
+            # -inf and not 0: with negative biases a closed expert at 0 would win
+            scores_NE = grouped_NGX.masked_fill(closed_NG[..., None], -torch.inf).flatten(1)
+        return scores_NE.topk(self.config.num_experts_per_tok, dim=-1, sorted=False).indices
+
+
+class Experts(nn.Module):
+    """The routed experts, stacked. Accepts the published one-tensor-an-expert names when loading."""
+
+    def __init__(self, config: TeacherConfig, backend: Backend) -> None:
+        super().__init__()
+        experts, inner, width = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
+        self.backend: Backend = backend
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, width))
+        self.down_proj = nn.Parameter(torch.empty(experts, width, inner))
+        self.register_load_state_dict_pre_hook(_stack_published)
+
+    def forward(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
+        if self.backend == "triton":
+            from teacher.kernels.grouped_mlp import grouped_mlp
+
+            return grouped_mlp(x_ND, weights_NK, chosen_NK, self.gate_up_proj, self.down_proj)
+        if self.backend == "grouped_mm":
+            return grouped_mm_mlp(x_ND, weights_NK, chosen_NK, self.gate_up_proj, self.down_proj)
+        return reference.grouped_mlp(x_ND, weights_NK, chosen_NK, self.gate_up_proj, self.down_proj)
+
+
+def _stack_published(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Trainers resume through `load_state_dict` with the names that are on disk."""
+    stack_experts(state, prefix, len(module.down_proj))  # type: ignore[arg-type]
+
+
+class MixtureOfExperts(nn.Module):
+    """Routed experts plus the shared one that every token passes."""
+
+    def __init__(self, config: TeacherConfig, backend: Backend) -> None:
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = Experts(config, backend)
+        self.shared_experts = FeedForward(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        weights_NK, chosen_NK = self.gate(x_ND)
+        output: Tensor = self.experts(x_ND, weights_NK, chosen_NK) + self.shared_experts(x_ND)
+        return output
+
+
+def grouped_mm_mlp(
+    x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor
+) -> Tensor:
+    """`reference.grouped_mlp` by torch's grouped product over tokens sorted by expert."""
+    output: Tensor = _GroupedMLP.apply(x_ND, weights_NK, chosen_NK, gate_up_EGD, down_EDF)
+    return output
+
+
+class _GroupedMLP(torch.autograd.Function):
+    """One autograd node for the whole feed-forward: saves the gate and up products, recomputes the rest.
+
+    M = N*K rows sorted by expert; `ends_E` is where each expert's rows end.
+    """
+
+    @staticmethod
+    def forward(ctx, x_ND, weights_NK, chosen_NK, gate_up_EGD, down_EDF):  # type: ignore[no-untyped-def]
+        choices = chosen_NK.shape[1]
+        order_M = chosen_NK.flatten().argsort()
+        token_M = order_M // choices
+        ends_E = torch.bincount(chosen_NK.flatten(), minlength=len(down_EDF)).cumsum(0, dtype=torch.int32)
+        x_MD = x_ND.index_select(0, token_M)
+        weight_M1 = weights_NK.flatten().index_select(0, order_M)[:, None].to(x_ND.dtype)
+        gate_up_MG = F.grouped_mm(x_MD, gate_up_EGD.transpose(1, 2), offs=ends_E)
+        gate, up = gate_up_MG.chunk(2, dim=-1)
+        inner_MF = F.silu(gate).mul_(up).mul_(weight_M1)
+        spoken_MD = F.grouped_mm(inner_MF, down_EDF.transpose(1, 2), offs=ends_E)
+        ctx.save_for_backward(x_MD, weight_M1, order_M, token_M, ends_E, gate_up_MG, gate_up_EGD, down_EDF)
+        ctx.shape = weights_NK.shape
+        ctx.weights_dtype = weights_NK.dtype
+        return _back_to_tokens(spoken_MD, order_M, choices)
+
+    @staticmethod
+    def backward(ctx, gradient_ND):  # type: ignore[no-untyped-def]
+        x_MD, weight_M1, order_M, token_M, ends_E, gate_up_MG, gate_up_EGD, down_EDF = ctx.saved_tensors
+        gate, up = gate_up_MG.chunk(2, dim=-1)
+        gradient_MD = gradient_ND.index_select(0, token_M)
+        silu = F.silu(gate)
+        unweighted_MF = silu * up
+        inner_grad_MF = F.grouped_mm(gradient_MD, down_EDF, offs=ends_E)
+        weight_grad_M = torch.linalg.vecdot(inner_grad_MF, unweighted_MF)
+        down_grad = F.grouped_mm(gradient_MD.t(), unweighted_MF.mul_(weight_M1), offs=ends_E)
+        inner_grad_MF.mul_(weight_M1)
+        gate_up_grad = torch.empty_like(gate_up_MG)
+        gate_grad, up_grad = gate_up_grad.chunk(2, dim=-1)
+        torch.mul(inner_grad_MF, silu, out=up_grad)
+        gate_grad.copy_(torch.ops.aten.silu_backward(inner_grad_MF.mul_(up), gate))
+        x_grad_MD = F.grouped_mm(gate_up_grad, gate_up_EGD, offs=ends_E)
+        weights_grad = torch.empty_like(weight_grad_M).index_copy_(0, order_M, weight_grad_M)
+        return (
+            _back_to_tokens(x_grad_MD, order_M, ctx.shape[1]),
+            weights_grad.view(ctx.shape).to(ctx.weights_dtype),
+            None,
+            F.grouped_mm(gate_up_grad.t(), x_MD, offs=ends_E),
+            down_grad,
+        )
+
+
+def _back_to_tokens(sorted_MD: Tensor, order_M: Tensor, choices: int) -> Tensor:
+    """Sum each token's K rows in a fixed order, so that a repeat gives the same bits."""
+    return torch.empty_like(sorted_MD).index_copy_(0, order_M, sorted_MD).unflatten(0, (-1, choices)).sum(1)
