@@ -1,0 +1,196 @@
+"""Filters: which traces may be learned from, and the reason for every one that may not.
+
+Each filter looks at one row and lets it pass or names a reason; rows arrive in a fixed
+order, so the first of two equal ones stays. Does not change a row.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from distill.curate.decontaminate import HeldOut, Match, Shared
+from distill.curate.normalize import squeezed
+from distill.prompts import Chat
+from distill.records import Message, Problem, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One trace on its way to becoming an example."""
+
+    problem: Problem
+    trace_id: str
+    messages: tuple[Message, ...]
+    """Prompt and assistant turn, as the student would see them."""
+    finished: bool
+    """Stopped by itself; a completion cut by the token limit does not end in an answer."""
+    verdict: str
+    """Status of its verdict, or `unjudged`."""
+    why: str
+    isolated: bool
+    """False when a program's verdict was reached inside the judge's own process."""
+
+    @property
+    def text(self) -> str:
+        """What the student learns to say."""
+        return self.messages[-1].content
+
+
+class Dropped(Record):
+    """A trace that did not become an example."""
+
+    trace_id: str
+    problem_id: str
+    filter: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """`look` returns (reason, detail) to drop a row, None to keep it."""
+
+    name: str
+    look: Callable[[Row], tuple[str, str] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one filter did."""
+
+    name: str
+    before: int
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def after(self) -> int:
+        """Rows that passed."""
+        return self.before - self.reasons.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Sieved:
+    """What is left, what is not, and the count of every filter in order."""
+
+    kept: list[Row]
+    dropped: list[Dropped]
+    counts: list[Count]
+
+
+def sieve(rows: Sequence[Row], filters: Iterable[Filter]) -> Sieved:
+    """Apply the filters one after another."""
+    kept, dropped, counts = list(rows), [], []
+    for filter_ in filters:
+        count = Count(filter_.name, len(kept))
+        passed = []
+        for row in kept:
+            found = filter_.look(row)
+            if found is None:
+                passed.append(row)
+                continue
+            reason, detail = found
+            count.reasons[reason] += 1
+            dropped.append(
+                Dropped(
+                    trace_id=row.trace_id,
+                    problem_id=row.problem.id,
+                    filter=filter_.name,
+                    reason=reason,
+                    detail=detail,
+                )
+            )
+        kept = passed
+        counts.append(count)
+    return Sieved(kept, dropped, counts)
+
+
+def trainable() -> Filter:
+    """A training text ends by itself, says something, and answers no test problem."""
+
+    def look(row: Row) -> tuple[str, str] | None:
+        if row.problem.split == "test":
+            return "test-split", "its problem belongs to a test split"
+        if not row.finished:
+            return "unfinished", "cut by the token limit"
+        if not row.text.strip():
+            return "empty", "nothing left to learn"
+        return None
+
+    return Filter("trainable", look)
+
+
+def verified() -> Filter:
+    """Only traces judged correct, and never on the word of a judge its program could reach."""
+
+    def look(row: Row) -> tuple[str, str] | None:
+        if row.verdict != "correct":
+            return row.verdict, row.why
+        if not row.isolated:
+            return "not-isolated", "the program ran inside its judge's process"
+        return None
+
+    return Filter("verified", look)
+
+
+def distinct() -> Filter:
+    """One example a text and problem, white space aside."""
+    seen: dict[tuple[str, str], str] = {}
+
+    def look(row: Row) -> tuple[str, str] | None:
+        key = squeezed(row.messages[0].content), squeezed(row.text)
+        first = seen.setdefault(key, row.trace_id)
+        return None if first == row.trace_id else ("duplicate", f"says the same as {first}")
+
+    return Filter("distinct", look)
+
+
+def clean(held_out: HeldOut, matches: list[Match]) -> Filter:
+    """Nothing of a held-out problem in prompt or trace; every match is added to `matches`."""
+    prompts: dict[str, list[Shared]] = {}
+
+    def look(row: Row) -> tuple[str, str] | None:
+        problem = row.problem
+        if problem.id not in prompts:
+            prompts[problem.id] = held_out.in_prompt(problem.prompt)
+            matches.extend(_match(found, row, "prompt") for found in prompts[problem.id])
+        if prompts[problem.id]:
+            return "contaminated-prompt", f"shares words with {prompts[problem.id][0].against_id}"
+        shared = held_out.in_trace(row.text)
+        matches.extend(_match(found, row, "trace") for found in shared)
+        return ("contaminated-trace", f"shares words with {shared[0].against_id}") if shared else None
+
+    return Filter("clean", look)
+
+
+def short_enough(chat: Chat, limit: int, lengths: dict[str, int]) -> Filter:
+    """At most `limit` student tokens, prompt included; measured lengths are added to `lengths`."""
+
+    def look(row: Row) -> tuple[str, str] | None:
+        tokens = lengths[row.trace_id] = len(chat.training_ids(row.messages)[0])
+        return ("too-long", f"{tokens} tokens, at most {limit}") if tokens > limit else None
+
+    return Filter("short-enough", look)
+
+
+def at_most(limit: int) -> Filter:
+    """The first `limit` examples of a problem."""
+    taken: Counter[str] = Counter()
+
+    def look(row: Row) -> tuple[str, str] | None:
+        taken[row.problem.id] += 1
+        return ("over-quota", f"its problem has {limit} already") if taken[row.problem.id] > limit else None
+
+    return Filter("at-most", look)
+
+
+def _match(found: Shared, row: Row, where: str) -> Match:
+    return Match.model_validate(
+        {
+            "where": where,
+            "problem_id": row.problem.id,
+            "trace_id": row.trace_id if where == "trace" else None,
+            "how": found.how,
+            "span": found.span,
+            "against_id": found.against_id,
+        }
+    )
