@@ -220,21 +220,23 @@ class _Job:
 
     def draw(self, stored: set[str], ledger: Ledger) -> Iterator[tuple[Problem, Trace]]:
         """Sample what is missing, into the ledger. Completions that were cancelled are not stored."""
-        asked: dict[tuple[str, int], tuple[Problem, int]] = {}
-        for answered in self.sampler.sample(self._requests(stored, asked)):
-            problem, first = asked.pop((answered.request.id, answered.request.seed))
-            for index, completion in enumerate(answered.completions, first):
-                if completion.finish != "cancelled":
-                    yield problem, ledger.append(self._trace(problem, index, completion))
+        known = {problem.id: problem for problem in self.problems}
+        for answered in self.sampler.sample(self._requests(stored)):
+            problem = known[answered.request.id]
+            traces = [
+                self._trace(problem, index, completion)
+                for index, completion in enumerate(answered.completions, answered.request.first)
+                if completion.finish != "cancelled"
+            ]
+            yield from ((problem, trace) for trace in ledger.extend(traces))
 
-    def _requests(self, stored: set[str], asked: dict[tuple[str, int], tuple[Problem, int]]) -> Iterator[Request]:
+    def _requests(self, stored: set[str]) -> Iterator[Request]:
         """One request per run of missing indexes: sample k of a request is drawn from its seed + k."""
         for problem in self.problems:
             missing = [index for index, id_ in enumerate(self.ids[problem.id]) if id_ not in stored]
             for first, count in _runs(missing):
                 seed = problem_seed(self.seed, problem.id, self.round) + first
-                asked[problem.id, seed] = problem, first
-                yield Request(problem.id, self.ask(problem), self.params, count, seed)
+                yield Request(problem.id, self.ask(problem), self.params, count, seed, first)
 
     def _trace(self, problem: Problem, index: int, completion: Completion) -> Trace:
         return to_trace(

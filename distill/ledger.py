@@ -84,12 +84,16 @@ class Ledger:
 
     def append(self, record: R) -> R:
         """Take a record; returns it as it is stored, lone surrogates replaced."""
-        stored, line = _line(record)
+        return self.extend([record])[0]
+
+    def extend(self, records: Sequence[R]) -> list[R]:
+        """Take records that belong together: no write falls between them."""
+        pairs = [_line(record) for record in records]
         with self._lock:
-            self._lines.append(line)
+            self._lines += [line for _, line in pairs]
             if len(self._lines) >= self.batch or time.monotonic() - self._written >= BATCH_SECONDS:
                 self.flush()
-        return stored
+        return [stored for stored, _ in pairs]
 
     def flush(self) -> None:
         """Write and fdatasync what waits: after this returns it is acknowledged.

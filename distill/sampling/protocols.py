@@ -30,6 +30,8 @@ class Request:
     params: Params
     n: int = 1
     seed: int = 0
+    first: int = 0
+    """Index of sample 0 among all samples of this problem: above 0 when a harvest resumes."""
 
 
 @dataclass(frozen=True, slots=True)
