@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from distill.errors import UserError
 
@@ -36,10 +36,10 @@ class Block:
     gate_up: Map
     down: Map
     activation: Map
-    norm_attention_D: Tensor
-    norm_mlp_D: Tensor
-    norm_q_d: Tensor | None
-    norm_k_d: Tensor | None
+    norm_attention: Tensor
+    norm_mlp: Tensor
+    norm_q: Tensor | None
+    norm_k: Tensor | None
 
 
 class KVDecoder:
@@ -87,7 +87,7 @@ class KVDecoder:
         it leaves in the cache is overwritten before it is ever read.
         """
         B, T = ids_BT.shape
-        share = self.heads != self.groups
+        attention, share = functional.scaled_dot_product_attention, self.heads != self.groups
 
         def attend(index: int, qkv_NHd: Tensor) -> Tensor:
             q_BHTd, k_BGTd, v_BGTd = (
@@ -95,7 +95,7 @@ class KVDecoder:
             )
             self.cache[index, 0, slots_B, :, :T] = k_BGTd
             self.cache[index, 1, slots_B, :, :T] = v_BGTd
-            mixed_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BGTd, v_BGTd, is_causal=True, enable_gqa=share)
+            mixed_BHTd = attention(q_BHTd, k_BGTd, v_BGTd, is_causal=True, enable_gqa=share)
             return mixed_BHTd.transpose(1, 2).reshape(B * T, -1)
 
         hidden_ND = self._layers(ids_BT.flatten(), self.places[:T].repeat(B), attend)
@@ -133,28 +133,29 @@ class KVDecoder:
 
     def _layers(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """The hidden state (N, D) behind the last layer, before the final norm."""
-        x_ND = self.embedding(ids_N)
+        x_ND: Tensor = self.embedding(ids_N)
         cos_N1d, sin_N1d = self.cos_Ld[positions_N][:, None], self.sin_Ld[positions_N][:, None]
         for index, block in enumerate(self.blocks):
-            qkv_NHd = block.qkv(self._norm(x_ND, block.norm_attention_D)).view(len(ids_N), -1, self.head_width)
+            qkv_NHd = block.qkv(self._norm(x_ND, block.norm_attention)).view(len(ids_N), -1, self.head_width)
             self._rotate(qkv_NHd, block, cos_N1d, sin_N1d)
             x_ND = x_ND + block.out(attend(index, qkv_NHd))
-            gate_NF, up_NF = block.gate_up(self._norm(x_ND, block.norm_mlp_D)).chunk(2, dim=-1)
+            gate_NF, up_NF = block.gate_up(self._norm(x_ND, block.norm_mlp)).chunk(2, dim=-1)
             x_ND = x_ND + block.down(block.activation(gate_NF) * up_NF)
         return x_ND
 
     def _rotate(self, qkv_NHd: Tensor, block: Block, cos_N1d: Tensor, sin_N1d: Tensor) -> None:
         """Norm (Qwen3) and rotate queries and keys in place."""
-        if block.norm_q_d is not None and block.norm_k_d is not None:
+        if block.norm_q is not None and block.norm_k is not None:
             q_NHd, k_NGd, _ = self._split(qkv_NHd)
-            q_NHd.copy_(self._norm(q_NHd, block.norm_q_d))
-            k_NGd.copy_(self._norm(k_NGd, block.norm_k_d))
+            q_NHd.copy_(self._norm(q_NHd, block.norm_q))
+            k_NGd.copy_(self._norm(k_NGd, block.norm_k))
         qk_NHd = qkv_NHd[:, : self.heads + self.groups]
         swapped_NHd = qk_NHd.roll(self.head_width // 2, dims=-1)
         qk_NHd.mul_(cos_N1d).add_(swapped_NHd.mul_(sin_N1d))
 
-    def _split(self, qkv_NHd: Tensor) -> tuple[Tensor, ...]:
-        return qkv_NHd.split((self.heads, self.groups, self.groups), dim=1)
+    def _split(self, qkv_NHd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h, g = self.heads, self.groups
+        return qkv_NHd[:, :h], qkv_NHd[:, h : h + g], qkv_NHd[:, h + g :]
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMSNorm in float32, weighted in the model's dtype, as transformers does it."""
@@ -189,10 +190,10 @@ def _block(layer: nn.Module) -> Block:
         gate_up=_together(mlp.gate_proj, mlp.up_proj),
         down=mlp.down_proj,
         activation=mlp.act_fn,
-        norm_attention_D=norm_attention.weight.detach(),
-        norm_mlp_D=norm_mlp.weight.detach(),
-        norm_q_d=attention.q_norm.weight.detach() if normed else None,
-        norm_k_d=attention.k_norm.weight.detach() if normed else None,
+        norm_attention=norm_attention.weight.detach(),
+        norm_mlp=norm_mlp.weight.detach(),
+        norm_q=attention.q_norm.weight.detach() if normed else None,
+        norm_k=attention.k_norm.weight.detach() if normed else None,
     )
 
 
@@ -201,7 +202,7 @@ def _together(*layers: nn.Module) -> Map:
     plain = [layer for layer in layers if type(layer) is nn.Linear]
     if len(plain) < len(layers):
         return lambda x_ND: torch.cat([layer(x_ND) for layer in layers], dim=-1)
-    weight = torch.cat([layer.weight for layer in plain])
-    biases = [layer.bias for layer in plain if layer.bias is not None]
+    weight = torch.cat([layer.weight.detach() for layer in plain])
+    biases = [layer.bias.detach() for layer in plain if layer.bias is not None]
     bias = torch.cat(biases) if biases else None
-    return lambda x_ND: F.linear(x_ND, weight, bias)
+    return lambda x_ND: functional.linear(x_ND, weight, bias)

@@ -52,7 +52,7 @@ class _Group:
     job: Job
     stop_set: int
     started: int = 0
-    logits_V: Tensor | None = None
+    logits: Tensor | None = None
     """What follows the prompt; kept until the last sample has started."""
     results: dict[int, RolledOut] = field(default_factory=dict)
 
@@ -81,9 +81,9 @@ class Engine:
         """`capacity` is the longest prompt plus completion; `end_ids` end a row beside the chat's own end token."""
         self.decoder, self.chat, self.slots, self.capacity = decoder, chat, slots, capacity
         self.device = torch.device(device)
-        self.end_ids = frozenset({chat.end_id, *end_ids})
+        self.end_ids = {chat.end_id, *end_ids}
         decoder.allocate(slots, capacity)
-        self.rows = Rows(slots, capacity, sorted(self.end_ids), decoder.vocab_size, self.device)
+        self.rows = Rows(slots, capacity, decoder.vocab_size, self.end_ids, self.device)
         self.stops = StopStrings(chat, decoder.vocab_size, self.device)
         self.running: list[_Sample] = []
         self.waiting: deque[_Group] = deque()
@@ -158,7 +158,7 @@ class Engine:
             if targets:
                 where = torch.tensor(targets, device=self.device)
                 self.decoder.copy(source, where, len(group.job.prompt_ids))
-        logits_BV = torch.stack([sample.group.logits_V for sample in starts if sample.group.logits_V is not None])
+        logits_BV = torch.stack([sample.group.logits for sample in starts if sample.group.logits is not None])
         jobs = [sample.group.job for sample in starts]
         self.rows.begin(
             first,
@@ -170,7 +170,7 @@ class Engine:
         self._take(slice(first, len(self.running)), logits_BV)
         for group in sources:
             if group.started == len(group.job.seeds):
-                group.logits_V = None
+                group.logits = None
         return True
 
     def _start(self, room: int) -> dict[_Group, int]:
@@ -198,7 +198,7 @@ class Engine:
             where_B = torch.tensor([slots[group] for group in batch], device=self.device)
             logits_BV = self.decoder.prefill(ids_BT.to(self.device), torch.tensor(lengths, device=self.device), where_B)
             for group, logits_V in zip(batch, logits_BV, strict=True):
-                group.logits_V = logits_V
+                group.logits = logits_V
 
     @torch.inference_mode()
     def _step(self) -> None:

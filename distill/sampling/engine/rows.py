@@ -16,9 +16,7 @@ from distill.sampling.engine.choice import choose, logprobs_of, row_key, uniform
 class Rows:
     """Preallocated state of `slots` rows of at most `capacity` tokens."""
 
-    def __init__(
-        self, slots: int, capacity: int, end_ids: Sequence[int], vocab_size: int, device: torch.device
-    ) -> None:
+    def __init__(self, slots: int, capacity: int, vocab_size: int, end_ids: set[int], device: torch.device) -> None:
         def numbers(dtype: torch.dtype, *shape: int) -> Tensor:
             return torch.zeros(slots, *shape, dtype=dtype, device=device)
 
@@ -42,7 +40,7 @@ class Rows:
         self.logprobs = numbers(torch.float32, capacity)
         self.every = torch.arange(slots, device=device)
         self.is_end = torch.zeros(vocab_size, dtype=torch.bool, device=device)
-        self.is_end[[end for end in end_ids if end < vocab_size]] = True
+        self.is_end[sorted(end for end in end_ids if end < vocab_size)] = True
 
     def begin(self, first: int, prompts: list[int], params: list[Params], seeds: list[int], sets: list[int]) -> None:
         """Set rows from `first` on to the end of their prompts (given as lengths)."""
@@ -77,8 +75,9 @@ class Rows:
 
     def move(self, sources: list[int], targets: list[int]) -> None:
         """Copy rows over others."""
-        moved = (self.token, self.position, self.count, self.limit, self.key, self.temperature, self.top_k)
-        moved += (self.top_p, self.min_p, self.stop_set, self.stopped, self.done, self.ids, self.logprobs)
+        counters = (self.token, self.position, self.count, self.limit, self.key, self.stop_set)
+        filters = (self.temperature, self.top_k, self.top_p, self.min_p)
+        results = (self.stopped, self.done, self.ids, self.logprobs)
         from_, to = torch.tensor(sources, device=self.device), torch.tensor(targets, device=self.device)
-        for column in moved:
+        for column in counters + filters + results:
             column[to] = column[from_]

@@ -1,0 +1,86 @@
+"""Open a student's folder: safetensors only, no code from the folder, nothing missing.
+
+Plain and bitsandbytes-quantized folders alike. Pickled weights are refused whatever they
+hold, because opening one runs code.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.checkpoints import checkpoint_fingerprint, read_config
+from distill.errors import UserError
+from distill.sampling.protocols import LoadedModel
+from students.decoder import ARCHITECTURES
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
+
+
+def load_student(folder: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+    """Model (in eval mode) and tokenizer of a folder. Raises UserError naming what is wrong with it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = read_config(folder)
+    _check(folder, config, dtype)
+    where = {"device_map": device} if "quantization_config" in config else {}
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **where,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{folder}: cannot be loaded ({_first_line(error)})") from error
+    for what in ("missing", "unexpected"):
+        names = sorted(loading[f"{what}_keys"])
+        if names:
+            raise UserError(f"{folder}: {what} tensors: {', '.join(names[:3])} ({len(names)} in all)")
+    if not where:
+        model.to(device)
+    else:
+        keep_unpacked(model)
+        # It says at every call of every layer that int8 products run in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return LoadedModel(model.eval(), tokenizer, folder, checkpoint_fingerprint(folder))
+
+
+def keep_unpacked(model: Any) -> None:
+    """Stop 4-bit layers from repacking their weights on processors with avx512_bf16.
+
+    bitsandbytes 0.50 repacks in the first forward in eval mode. From then on a save is corrupt
+    (reload error 0.6), gradients of adapters are silently None, and outputs that are no multiple
+    of 32 crash. Unpacked, a step of one token takes about twice as long.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _check(folder: Path, config: dict[str, Any], dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    if config["model_type"] not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{folder}: model_type {config['model_type']!r} is no student; expected one of {known}")
+    if "auto_map" in config:
+        raise UserError(f"{folder}: config.json names code of its own (auto_map), which is never run")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder}: {pickles[0]} is a pickle, and opening one runs code; convert it to model.safetensors first"
+        )
+    raise UserError(f"{folder}: no weights (expected model.safetensors)")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
