@@ -84,7 +84,7 @@ class MbppRow(Row):
     def entry_point(self) -> str | None:
         """The function of the reference program that the first assert calls."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # 16 programs of MBPP hold string escapes that Python only warns about
+            warnings.simplefilter("ignore")  # 18 programs of MBPP hold string escapes that Python only warns about
             program, test = ast.parse(_unix(self.code)), ast.parse(self.test_list[0])
         defined = {node.name for node in program.body if isinstance(node, ast.FunctionDef)}
         calls = (node.func for node in ast.walk(test) if isinstance(node, ast.Call))
@@ -119,10 +119,16 @@ class R1TraceRow(Row):
     """Recorded R1-Distill traces: every row carries its problem."""
 
     id: str
+    """`<model>/<outcome>/problem_<number>`."""
     problem: str
     gold: str
     level: int | None = None
     subject: str | None = None
+
+    @property
+    def problem_key(self) -> str:
+        """The id of the problem it answers."""
+        return f"r1_distill_math_traces/{self.id.rpartition('_')[2]}"
 
     @field_validator("level", mode="before")
     @classmethod
@@ -306,7 +312,7 @@ def _qwen_sample(name: str, split: Split, row: QwenSampleRow) -> Problem | None:
 
 def _r1_trace(name: str, split: Split, row: R1TraceRow) -> Problem:
     return Problem(
-        id=f"{name}/{row.id.rpartition('_')[2]}",
+        id=row.problem_key,
         kind="answer",
         prompt=row.problem,
         answer=row.gold,
