@@ -25,14 +25,13 @@ from distill.recipe import StageConfig
 from distill.records import Completion, Params, Problem, Status, Trace, Verdict
 from distill.runs import Report
 from distill.sampling.endpoint import EndpointConfig
-from distill.sampling.endpoint import EndpointConfig
 from distill.sampling.protocols import Request, Sampler
 from distill.sampling.replay import ReplayConfig
 from distill.selection import Ask, Instruction, Selection, asking, read_problems, select
 
 TRACES, VERDICTS = "traces", "verdicts"
 
-NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "recording": "replay"}
+NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
 """The one field each kind of sampler cannot do without."""
 
 
@@ -46,18 +45,12 @@ class HarvestConfig(StageConfig):
     """Checkpoint of the sampler `engine`."""
     sampler: Literal["engine", "oracle", "endpoint", "replay"] = "engine"
     """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
+    error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of wrong traces the oracle writes on purpose."""
     endpoint: EndpointConfig | None = None
     """Server of the sampler `endpoint`."""
     replay: ReplayConfig | None = None
     """Recording of the sampler `replay`."""
-    error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Oracle: share of wrong traces it writes on purpose."""
-    endpoint: EndpointConfig | None = None
-    """Endpoint: which server and which model."""
-    recording: str | None = None
-    """Replay: name of the recording."""
-    recorded_model: str | None = None
-    """Replay: which model of the recording; needed where it holds several."""
     select: Selection = Selection()
     """Which problems are asked."""
     instruction: Instruction = "none"
@@ -78,7 +71,6 @@ class HarvestConfig(StageConfig):
         for key, sampler in NEEDS.items():
             if self.sampler == sampler and getattr(self, key) is None:
                 raise ValueError(f"{key}: missing, sampler {sampler!r} needs it")
-        for key, sampler in {**NEEDS, "recorded_model": "replay"}.items():
             if self.sampler != sampler and getattr(self, key) is not None:
                 raise ValueError(f"{key}: only sampler {sampler!r} has a use for it, got sampler {self.sampler!r}")
         return self
