@@ -26,6 +26,7 @@ from distill.records import Completion, Params, Problem, Status, Trace, Verdict
 from distill.runs import Report
 from distill.sampling.endpoint import EndpointConfig
 from distill.sampling.protocols import Request, Sampler
+from distill.sampling.replay import ReplayConfig
 from distill.selection import Ask, Instruction, Selection, asking, read_problems, select
 
 TRACES, VERDICTS = "traces", "verdicts"
@@ -46,6 +47,10 @@ class HarvestConfig(StageConfig):
     """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
     error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
     """Share of wrong traces the oracle writes on purpose."""
+    endpoint: EndpointConfig | None = None
+    """Server of the sampler `endpoint`."""
+    replay: ReplayConfig | None = None
+    """Recording of the sampler `replay`."""
     select: Selection = Selection()
     """Which problems are asked."""
     instruction: Instruction = "none"

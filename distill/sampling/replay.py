@@ -25,6 +25,15 @@ from distill.sampling.protocols import Answered, Request, TokenScores
 LABELS = "labels.jsonl"
 
 
+class ReplayConfig(Record):
+    """Which recorded answers are replayed."""
+
+    recording: str
+    """Name of the recording."""
+    model: str | None = None
+    """Whose answers; may be left out where the recording holds one model's."""
+
+
 class Label(Record):
     """What the source of a recording says about one answer."""
 
@@ -202,8 +211,9 @@ class ReplaySampler:
                 raise UserError(f"recording {self.source}: {key}: recorded with {was}, asked for {now}")
 
 
-def open_recording(name: str, data_dir: Path, model: str | None = None) -> ReplaySampler:
-    """The sampler of one recorded model; `model` may be left out where the recording holds one model's answers."""
+def open_recording(config: ReplayConfig, data_dir: Path) -> ReplaySampler:
+    """The sampler of one recorded model. Raises UserError when it is not in the file, or the file is not there."""
+    name, model = config.recording, config.model
     recording = _find(name)
     path = data_file(data_dir, recording.file)
     by_model: dict[str, dict[str, list[Recorded]]] = {}
@@ -213,13 +223,11 @@ def open_recording(name: str, data_dir: Path, model: str | None = None) -> Repla
     if not by_model:
         raise UserError(f"{path}: no answer in it")
     if model is None and len(by_model) > 1:
-        raise UserError(f"recording {name}: recorded_model: missing; there are {', '.join(sorted(by_model))}")
+        raise UserError(f"recording {name}: model: missing; there are {', '.join(sorted(by_model))}")
     chosen = model if model is not None else next(iter(by_model))
     if chosen not in by_model:
         hint = did_you_mean(chosen, by_model)
-        raise UserError(
-            f"recording {name}: recorded_model {chosen!r}: unknown{hint}; there are {', '.join(sorted(by_model))}"
-        )
+        raise UserError(f"recording {name}: model {chosen!r}: unknown{hint}; there are {', '.join(sorted(by_model))}")
     return ReplaySampler(
         SamplerId(name=chosen, revision=file_fingerprint(path)),
         {problem: tuple(answers) for problem, answers in by_model[chosen].items()},
@@ -229,9 +237,9 @@ def open_recording(name: str, data_dir: Path, model: str | None = None) -> Repla
     )
 
 
-def recording_file(name: str, data_dir: Path) -> Path:
+def recording_file(config: ReplayConfig, data_dir: Path) -> Path:
     """The file `open_recording` would read, for fingerprints; UserError when it is missing."""
-    return data_file(data_dir, _find(name).file)
+    return data_file(data_dir, _find(config.recording).file)
 
 
 def write_labels(folder: Path, sampler: ReplaySampler) -> int:
