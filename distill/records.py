@@ -24,7 +24,9 @@ class Record(BaseModel):
 
     def to_json(self) -> str:
         """One line of JSON without a newline; keys that hold their default None are left out."""
-        return self.model_dump_json(exclude_none=True)
+        fields = type(self).model_fields.items()
+        idle = {name for name, field in fields if field.default is None and getattr(self, name) is None}
+        return self.model_dump_json(exclude=idle)
 
 
 class Tests(Record):
