@@ -82,7 +82,8 @@ class Expressions(Family):
 
     def _continuations(self, before: int, term: int) -> list[tuple[Operator, int]]:
         """Operators and operands that can follow when `before` is summed and `term` still grows."""
-        pairs = [(operator, k) for operator in self.operations for k in range(1, MAX_OPERAND + 1)]
+        operands = range(1, MAX_OPERAND + 1)
+        pairs = [(operator, k) for operator in self.operations for k in operands if (operator, k) != ("*", 1)]
         possible = [pair for pair in pairs if _stays_within(*pair, before, term)]
         if not possible:
             raise UserError(f"family expressions: operations {self.operations}: nothing leads on from {before + term}")

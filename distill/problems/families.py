@@ -10,6 +10,24 @@ from distill.problems.stories import Stories
 
 FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Stories, Expressions, Functions)}
 
+WIDEST: dict[str, dict[str, object]] = {
+    "stories": {
+        "names": 16,
+        "items": 12,
+        "phrasings": 5,
+        "operations": ["add", "subtract", "double", "halve", "triple"],
+    },
+    "expressions": {"verbs": 6, "objects": 3, "endings": 5, "operations": ["+", "-", "*"]},
+    "functions": {
+        "names": 10,
+        "variables": 6,
+        "intros": 4,
+        "phrasings": 3,
+        "operations": ["add", "subtract", "multiply", "square", "double", "negate"],
+    },
+}
+"""Every knob of every family at its widest: the hardest worlds there are."""
+
 
 def family(name: str, world: dict[str, object] | None = None) -> Family:
     """The family of that name with the knobs of `world` set. Raises UserError naming both."""

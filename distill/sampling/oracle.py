@@ -1,0 +1,70 @@
+"""Oracle: a sampler that knows the answers, and errs on purpose.
+
+Writes the right chain of a procedural problem, or with `error_rate` a plausible wrong one,
+so that everything behind a sampler can be run and tested without a model. Cold-start data
+comes from it. Token counts are words; there are no token ids and no log-probabilities.
+Does not speak about benchmark problems: nobody here knows a thought for them.
+"""
+
+import random
+from collections.abc import Iterable, Iterator
+
+from distill.errors import UserError
+from distill.problems.families import FAMILIES, family
+from distill.prompts import join_thought
+from distill.records import Completion, Problem, SamplerId, fingerprint
+from distill.sampling.protocols import Answered, Request, TokenScores
+
+REVISION = 1
+"""Raised when the same problem and seed would give another text."""
+
+
+class OracleSampler:
+    """Speaks about the problems it was given, found by request id. Implements `Sampler`."""
+
+    think_open = False
+
+    def __init__(self, problems: Iterable[Problem], *, error_rate: float = 0.0) -> None:
+        if not 0.0 <= error_rate <= 1.0:
+            raise UserError(f"oracle: error_rate: expected a fraction from 0 to 1, got {error_rate}")
+        self.error_rate = error_rate
+        self.problems = {problem.id: problem for problem in problems}
+        self.families = {name: family(name) for name in FAMILIES}
+
+    @property
+    def identity(self) -> SamplerId:
+        return SamplerId(name="oracle", revision=fingerprint([REVISION, self.error_rate]))
+
+    def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
+        """One request at a time, in order. Sample k depends on the problem and `seed + k` alone."""
+        for request in requests:
+            problem = self._problem(request.id)
+            yield Answered(request, tuple(self._say(problem, request, k) for k in range(request.n)))
+
+    def score(self, token_ids: list[int], top_k: int) -> TokenScores:
+        raise UserError("the oracle has no probabilities to score with; use a model as sampler")
+
+    def _problem(self, id: str) -> Problem:
+        if id not in self.problems:
+            raise UserError(f"oracle: request {id!r}: no such problem among the {len(self.problems)} it was given")
+        problem = self.problems[id]
+        if problem.source not in self.families:
+            raise UserError(
+                f"oracle: problem {id}: source {problem.source!r} is no procedural family ({', '.join(self.families)})"
+            )
+        return problem
+
+    def _say(self, problem: Problem, request: Request, index: int) -> Completion:
+        kind = self.families[problem.source]
+        rng = random.Random(f"oracle/{request.seed + index}/{request.id}")
+        errs = rng.random() < self.error_rate
+        chain = kind.mistake(problem, rng) if errs else kind.worked(problem)
+        words = join_thought(chain.reasoning, chain.answer).split()
+        cut = len(words) >= request.params.max_tokens  # the end of the turn is a token too
+        said = words[: request.params.max_tokens]
+        return Completion(
+            text=" ".join(said),
+            finish="length" if cut else "stop",
+            prompt_tokens=sum(len(message.content.split()) for message in request.messages),
+            completion_tokens=len(said) + (not cut),
+        )
