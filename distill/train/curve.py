@@ -1,0 +1,78 @@
+"""curve.jsonl: what training looked like, one row every few steps.
+
+A resumed step drops the rows after the state it continues from, so that the curve of an
+interrupted run is that of an uninterrupted one, seconds apart.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from distill.jsonl import read_jsonl, write_jsonl
+from distill.records import Fraction, Record
+from distill.train.resume import sync
+
+CURVE = "curve.jsonl"
+
+
+class SftPoint(Record):
+    """A row of an `sft` curve."""
+
+    step: int
+    tokens: int
+    """Trained on so far, padding not counted."""
+    loss: float
+    """Mean over the loss tokens of the steps since the last row."""
+    lr: float
+    """Of the matrices; the other parameters' has the same shape."""
+    seconds: float
+
+
+class RlPoint(Record):
+    """A row of an `rl` curve: one step's rollouts."""
+
+    step: int
+    tokens: int
+    """Sampled so far."""
+    reward: float
+    accuracy: Fraction
+    by_level: Mapping[str, Fraction]
+    """Accuracy by `family/level-N`, of those sampled in this step."""
+    format: Fraction
+    """Completions with one closed thought, an answer and a clean end."""
+    length: float
+    """Mean tokens of a completion."""
+    zero_signal_groups: int
+    """Prompts whose samples all got the same reward, which teach nothing."""
+    kl_sampler_trainer: float | None
+    """Mean log-probability gap between sampler and trainer on the tokens trained on: near 0, or one of the two is
+    wrong. None without such tokens, or at a temperature other than 1."""
+    lr: float
+    seconds: float
+
+
+P = TypeVar("P", SftPoint, RlPoint)
+
+
+class Curve(Generic[P]):
+    """The curve of one run folder, continued after `step`."""
+
+    def __init__(self, out: Path, kind: type[P], step: int) -> None:
+        self.path = out / CURVE
+        rows = [row for row in read_jsonl(self.path, kind) if row.step <= step] if step else []
+        write_jsonl(self.path, rows)
+        self.began = time.monotonic() - (rows[-1].seconds if rows else 0.0)
+
+    def seconds(self) -> float:
+        """Seconds of training so far, earlier attempts included."""
+        return round(time.monotonic() - self.began, 3)
+
+    def add(self, row: P) -> None:
+        """Append a row."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(row.to_json() + "\n")
+
+    def sync(self) -> None:
+        """Bring the rows so far onto the disk; called before a state that counts on them."""
+        sync(self.path)

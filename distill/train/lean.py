@@ -1,0 +1,107 @@
+"""What our SFT and GRPO trainers change in transformers' Trainer: less bookkeeping, states that survive a kill.
+
+Left out: telemetry, model cards, FLOP counts, gradient norms nobody asked for, log history,
+Trainer's own dataloader and checkpoint folders. One process only: Trainer's sharding over
+ranks is bypassed, and refused by `arguments`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.errors import UserError
+from distill.train.optimizers import make_optimizer, make_schedule
+from distill.train.resume import States
+from distill.train.schedule import TrainConfig
+
+WEIGHTS = "weights.pt"
+STATE = "trainer_state.json"
+
+
+class Feed:
+    """A run's batches as a dataloader, from a given one on; `make` turns a batch's rows into tensors."""
+
+    def __init__(self, batches: Sequence[Any], first: int, make: Any) -> None:
+        self.batches, self.first, self.make = batches, first, make
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches[self.first :]:
+            yield self.make(batch)
+
+
+class Lean:
+    """Mixed in before a TRL trainer. `states`, `feed` and `curve` are set before `train`."""
+
+    states: States
+    feed: Feed
+    curve: Any
+
+    def get_train_dataloader(self) -> Feed:
+        return self.feed
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    def _send_telemetry(self) -> None:
+        return None
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        return grad_norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = self
+        self.curve.sync()
+        with self.states.write(trainer.state.global_step) as folder:
+            torch.save(trainer.model.state_dict(), folder / WEIGHTS)
+            trainer._save_optimizer_and_scheduler(str(folder))
+            trainer._save_rng_state(str(folder))
+            trainer.state.save_to_json(str(folder / STATE))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        trainer: Any = self
+        weights = torch.load(Path(resume_from_checkpoint) / WEIGHTS, weights_only=True, map_location="cpu")
+        trainer.model.load_state_dict(weights)
+
+
+def arguments(out: Path, config: TrainConfig, steps: int, seed: int) -> dict[str, Any]:
+    """Keywords of TRL's config classes that `sft` and `rl` share."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("WORLD_SIZE: training runs in one process; start it without torchrun")
+    return {
+        "output_dir": str(out),
+        "max_steps": steps,
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": config.bf16,
+        "activation_checkpointing": False,
+        "max_grad_norm": config.clip_norm,
+        "logging_strategy": "steps",
+        "logging_steps": config.log_every,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if config.save_every else "no",
+        "save_steps": config.save_every or 1,
+        "ignore_data_skip": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def optimizers(model: torch.nn.Module, config: TrainConfig, steps: int) -> tuple[Any, Any]:
+    """Optimizer and schedule as Trainer takes them."""
+    optimizer = make_optimizer(model, config)
+    return optimizer, make_schedule(optimizer, config, steps)
+
+
+def check_finite(value: float, name: str, step: int) -> None:
+    """Stop a run that has blown up, while its last state is still sound."""
+    if not torch.isfinite(torch.tensor(value)):
+        raise UserError(f"step {step}: {name} is {value}; lower learning_rate or clip_norm")

@@ -1,0 +1,94 @@
+"""Examples as token rows, checked before a single step is paid for.
+
+A row that would teach nothing, teach never to stop, or be cut is refused here with its file
+and line. Wider checks of a whole training set (BOS doubled, share of each source) are not
+made here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.errors import UserError
+from distill.jsonl import read_jsonl
+from distill.prompts import Chat
+from distill.recipe import file_fingerprint
+from distill.records import Example
+from distill.runs import MANIFEST, read_manifest
+
+EXAMPLES = "examples.jsonl"
+MARK = "decontaminated"
+IGNORED = -100
+"""Label of a token that carries no loss, as torch's cross-entropy has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Tokenized examples in curriculum order."""
+
+    token_ids: list[list[int]]
+    labels: list[list[int]]
+    """Token ids where there is loss, `IGNORED` elsewhere."""
+    dropped: int
+    """Examples left out for their length."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(ids) for ids in self.token_ids]
+
+
+def check_decontaminated(data: Path, allow: bool) -> str:
+    """Fingerprint of a training set; UserError when nobody compared it with the benchmarks."""
+    manifest = read_manifest(data) if (data / MANIFEST).is_file() else None
+    if not allow and (manifest is None or MARK not in manifest.report.marks):
+        where = f"{data / MANIFEST}: report.marks.{MARK}" if manifest else f"{data / MANIFEST}"
+        raise UserError(
+            f"{where}: missing, so benchmark problems may be among these examples; "
+            "curate them against the benchmarks, or set allow_contaminated = true"
+        )
+    return manifest.fingerprint if manifest else file_fingerprint(data)
+
+
+def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long: str) -> Rows:
+    """Tokenize `examples.jsonl` of a run folder (or a file of examples). Raises UserError naming the line."""
+    path = data / EXAMPLES if data.is_dir() else data
+    examples = read_jsonl(path, Example)
+    if not examples:
+        raise UserError(f"{path}: no examples to train on")
+    order = sorted(range(len(examples)), key=lambda index: examples[index].order)
+    token_ids, labels, dropped = [], [], 0
+    for index in order:
+        example, where = examples[index], f"{path}:{index + 1}: example {examples[index].id}"
+        ids, mask = chat.training_ids(example.messages)
+        if len(ids) > max_length:
+            if on_long == "refuse":
+                raise UserError(
+                    f"{where}: {len(ids)} tokens, max_length is {max_length}; "
+                    "raise it, or set on_long = 'drop' to leave such rows out (they are never cut)"
+                )
+            dropped += 1
+            continue
+        _check_row(where, ids, mask, chat, vocab_size)
+        token_ids.append(ids)
+        labels.append([token if loss else IGNORED for token, loss in zip(ids, mask, strict=True)])
+    if not token_ids:
+        raise UserError(f"{path}: all {dropped} examples are longer than max_length {max_length}")
+    return Rows(token_ids, labels, dropped)
+
+
+def _check_row(where: str, ids: list[int], mask: list[int], chat: Chat, vocab_size: int) -> None:
+    if not any(mask):
+        raise UserError(
+            f"{where}: no token carries loss; the chat template needs {{% generation %}} around assistant turns"
+        )
+    if max(ids) >= vocab_size:
+        raise UserError(
+            f"{where}: token id {max(ids)} is outside the model's vocabulary of {vocab_size}; "
+            "this tokenizer is not this model's"
+        )
+    last = max(index for index, loss in enumerate(mask) if loss)
+    if ids[last] != chat.end_id:
+        raise UserError(
+            f"{where}: the last token with loss is {ids[last]} ({chat.tokenizer.decode([ids[last]])!r}), expected the "
+            f"end-of-turn token {chat.end_id}; a model trained so never stops (put it inside {{% generation %}})"
+        )

@@ -1,0 +1,50 @@
+"""What every training stage's table holds, and the learning rate over its steps.
+
+Plain numbers only, so that a recipe is read without torch. Warm-up, plateau, then a linear
+decay to zero: the "trapezoid" of Hagele et al. 2024 (arXiv 2405.18392), which lets a run be
+cut short anywhere on its plateau.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from distill.recipe import StageConfig
+
+
+class TrainConfig(StageConfig):
+    """Fields that `sft` and `rl` share."""
+
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """`muon`: Muon for the matrices, AdamW for embeddings, head, router and norms. `adamw`: AdamW for all."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak rate of whatever AdamW trains."""
+    muon_learning_rate: float = Field(default=0.02, gt=0)
+    """Peak rate of the matrices under `muon`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled decay of the matrices; embeddings, head, router and norms are never decayed."""
+    clip_norm: float = Field(default=1.0, ge=0)
+    """Largest gradient norm; 0 leaves gradients as they are."""
+    warmup_steps: int = Field(default=30, ge=0)
+    """Steps over which the rate rises from zero."""
+    decay_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of all steps, at the end, over which the rate falls to zero."""
+    bf16: bool = False
+    """Run matrix products in bfloat16 (autocast); weights and optimizer stay float32."""
+    log_every: int = Field(default=10, gt=0)
+    """Steps between rows of curve.jsonl."""
+    save_every: int = Field(default=100, ge=0)
+    """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
+
+    @model_validator(mode="after")
+    def _no_idle_rate(self) -> Self:
+        if self.optimizer != "muon" and "muon_learning_rate" in self.model_fields_set:
+            raise ValueError("muon_learning_rate is used only with optimizer = 'muon'")
+        return self
+
+
+def rate_at(step: int, steps: int, warmup_steps: int, decay_share: float) -> float:
+    """Share of the peak learning rate at a step counted from 0; never zero, so that every step counts."""
+    rise = (step + 1) / (warmup_steps + 1)
+    fall = (steps - step) / (decay_share * steps + 1)
+    return max(0.0, min(1.0, rise, fall))

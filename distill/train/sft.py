@@ -1,0 +1,165 @@
+"""Sft: examples in, a model that imitates their assistant turns out.
+
+TRL's SFTTrainer on rows tokenized by the chat contract, loss on assistant tokens only.
+Batches follow a token budget, grouped by length, easy rows first when a curriculum asks for
+it. Interrupted runs continue bit for bit on a CPU. Does not judge the examples, evaluate,
+or run on more than one process.
+"""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distill.checkpoints import LINEAGE, Lineage, read_lineage, save_checkpoint
+from distill.jsonl import read_jsonl
+from distill.progress import Progress
+from distill.prompts import Chat
+from distill.runs import Report
+from distill.sampling.protocols import LoadedModel, ModelLoader
+from distill.train.batches import Curriculum, Plan, plan_batches
+from distill.train.curve import CURVE, Curve, SftPoint
+from distill.train.resume import States
+from distill.train.rows import Rows, check_decontaminated, read_rows
+from distill.train.schedule import TrainConfig
+
+
+class SftConfig(TrainConfig):
+    """Table of an `sft` step."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("data", "model")
+    data: str
+    """Step or path of the examples (a curate run folder, or an examples.jsonl)."""
+    model: str
+    """Step or path of the checkpoint to start from."""
+    steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps; give this or `tokens`."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Tokens to train on, padding not counted; give this or `steps`."""
+    tokens_per_batch: int = Field(default=2048, gt=0)
+    """Tokens of one optimizer step, padding included (not with `packing`, which has none)."""
+    accumulation: int = Field(default=1, gt=0)
+    """Parts a step's batch is computed in, to bound memory."""
+    curriculum: Curriculum = Curriculum()
+    """Share of the rows (easiest first) to start from, and the progress at which all take part."""
+    max_length: int = Field(default=2048, gt=0)
+    """Longest row, in tokens. Rows are never cut."""
+    on_long: Literal["refuse", "drop"] = "refuse"
+    """What to do with longer rows: stop before training, or leave them out and count them."""
+    packing: bool = False
+    """Put rows of a batch end to end instead of padding them; they do not see each other."""
+    allow_contaminated: bool = False
+    """Train on data that was never compared with the benchmarks."""
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.steps is None) == (self.tokens is None):
+            raise ValueError("give exactly one of steps and tokens")
+        if self.tokens_per_batch < self.accumulation:
+            raise ValueError("accumulation is larger than tokens_per_batch")
+        return self
+
+
+def sft(
+    data: Path,
+    model: Path,
+    out: Path,
+    config: SftConfig,
+    *,
+    loader: ModelLoader,
+    seed: int,
+    progress: Progress,
+) -> Report:
+    """Fine-tune `model` on `data` into the checkpoint folder `out`; continues what it finds there."""
+    import torch
+
+    source = check_decontaminated(data, config.allow_contaminated)
+    loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
+    rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long)
+    plan = _plan(rows, config, seed)
+    states = States(out)
+    if not (out / LINEAGE).is_file():  # it is written last: with it, only cleaning up is left
+        _train(loaded, rows, plan, out, config, states, seed, progress)
+        name = out.name.removesuffix(".partial")
+        lineage = Lineage(name=name, stage="sft", parent=read_lineage(model), data=source)
+        save_checkpoint(loaded.model, loaded.tokenizer, out, lineage)
+    states.clear()
+    return _report(rows, plan, config, read_jsonl(out / CURVE, SftPoint)[-1])
+
+
+def _plan(rows: Rows, config: SftConfig, seed: int) -> Plan:
+    parts = config.accumulation
+    return plan_batches(
+        rows.lengths,
+        config.curriculum,
+        batch_tokens=config.tokens_per_batch // parts,
+        batches=config.steps * parts if config.steps else None,
+        tokens=config.tokens,
+        padded=not config.packing,
+        seed=seed,
+        multiple=parts,
+    )
+
+
+def _train(
+    loaded: LoadedModel,
+    rows: Rows,
+    plan: Plan,
+    out: Path,
+    config: SftConfig,
+    states: States,
+    seed: int,
+    progress: Progress,
+) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from distill.train.lean import Feed, arguments, optimizers
+    from distill.train.sft_trainer import LeanSft
+
+    parts = config.accumulation
+    steps = len(plan.batches) // parts
+    begun, folder = states.newest() or (0, None)
+    dataset = Dataset.from_dict({"input_ids": rows.token_ids, "labels": rows.labels})
+    collate = DataCollatorForLanguageModeling(loaded.tokenizer.pad_token_id, padding_free=config.packing)
+    columns = list(zip(rows.token_ids, rows.labels, strict=True))
+    feed = Feed(
+        plan.batches,
+        begun * parts,
+        lambda batch: collate([{"input_ids": columns[row][0], "labels": columns[row][1]} for row in batch]),
+    )
+    kwargs = arguments(states.folder, config, steps, seed)
+    settings = SFTConfig(
+        **kwargs, gradient_accumulation_steps=parts, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+    )
+    with progress.task("sft", steps, "steps") as task:
+        task.advance(begun)
+        trainer = LeanSft(
+            states=states,
+            feed=feed,
+            curve=Curve(out, SftPoint, begun),
+            tokens=plan.tokens[parts - 1 :: parts],
+            task=task,
+            model=loaded.model,
+            args=settings,
+            train_dataset=dataset,
+            processing_class=loaded.tokenizer,
+            optimizers=optimizers(loaded.model, config, steps),
+        )
+        trainer.train(resume_from_checkpoint=str(folder) if folder else None)
+        del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
+
+
+def _report(rows: Rows, plan: Plan, config: SftConfig, last: SftPoint) -> Report:
+    steps = len(plan.batches) // config.accumulation
+    counts: dict[str, int | float] = {
+        "examples": len(rows.token_ids),
+        "dropped": rows.dropped,
+        "steps": steps,
+        "loss": round(last.loss, 4),
+    }
+    rate = plan.tokens[-1] / max(last.seconds, 1e-9)
+    line = f"{steps:,} steps, {plan.tokens[-1]:,} tokens, {rate:,.0f} tok/s, loss {last.loss:.4f}"
+    return Report(counts=counts, tokens=plan.tokens[-1], lines=(line,))
