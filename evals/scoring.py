@@ -1,0 +1,210 @@
+"""Scoring: from judged items to scores, paired differences and the table people read.
+
+Every item counts for its family, its family's level, that level over all families, and
+`all`. A problem whose reference answer is broken (`gold_bad`) measures nothing and is left
+out; every other status than `correct` counts as not solved, and truncated and unparsed
+answers are shown beside the score, because they are failures of another kind.
+pass@k follows Chen et al. 2021 and is refused for fewer than k samples of any problem.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from distill.errors import UserError
+from distill.records import Item, Record, Score
+from evals.intervals import Interval, mcnemar_exact, mean_interval, paired_difference, pass_at_k
+
+ALL = "all"
+PASS_1 = "pass@1"
+
+Grouped = Mapping[str, Mapping[str, Sequence[Item]]]
+"""Task -> problem id -> its items."""
+
+
+class Paired(Record):
+    """How much better `a` is than `b` on the problems both were asked, in pass@1."""
+
+    a: str
+    b: str
+    task: str
+    difference: float
+    low: float
+    high: float
+    n: int
+    p_mcnemar: float | None = None
+    """Exact two-sided p-value; None when a problem has several samples."""
+
+
+def group(items: Iterable[Item]) -> Grouped:
+    """Items by task and problem: `all`, families, their levels, levels over all families."""
+    tasks: dict[str, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        for task in tasks_of(item):
+            tasks[task][item.problem_id].append(item)
+    return {task: tasks[task] for task in sorted(tasks, key=task_order)}
+
+
+def tasks_of(item: Item) -> tuple[str, ...]:
+    """The tasks an item counts for."""
+    if item.level is None:
+        return ALL, item.task
+    return ALL, item.task, f"{item.task}/level-{item.level}", f"level-{item.level}"
+
+
+def task_order(task: str) -> tuple[int, str, int]:
+    """Sort key: `all` first, then families, then their levels, then levels, by number."""
+    head, slash, level = task.rpartition("/")
+    if slash:
+        return 2, head, _level(level)
+    if task.startswith("level-"):
+        return 3, "", _level(task)
+    return (0, "", 0) if task == ALL else (1, task, 0)
+
+
+def without_bad_gold(items: Sequence[Item]) -> tuple[list[Item], int]:
+    """Items of problems that can be judged, and how many problems cannot."""
+    bad = {item.problem_id for item in items if item.status == "gold_bad"}
+    return [item for item in items if item.problem_id not in bad], len(bad)
+
+
+def score(grouped: Grouped, checkpoint: str, fingerprint: str, protocol: str, ks: Sequence[int]) -> list[Score]:
+    """Every task's pass@k of one checkpoint. Raises UserError when a problem has fewer than k samples."""
+    fewest = min(len(samples) for samples in grouped[ALL].values())
+    if max(ks) > fewest:
+        few = sum(len(samples) < max(ks) for samples in grouped[ALL].values())
+        raise UserError(
+            f"k: pass@{max(ks)} needs {max(ks)} samples of every problem; "
+            f"{checkpoint} has fewer for {few} of {len(grouped[ALL])} problems (fewest {fewest})"
+        )
+    scores = []
+    for task, problems in grouped.items():
+        items = [item for samples in problems.values() for item in samples]
+        most = max(len(samples) for samples in problems.values())
+        for k in ks:
+            found = mean_interval([_solved(samples, k) for samples in problems.values()], max(most // k, 1))
+            scores.append(
+                Score(
+                    checkpoint=checkpoint,
+                    fingerprint=fingerprint,
+                    task=task,
+                    protocol=protocol,
+                    metric=f"pass@{k}",
+                    value=found.value,
+                    n=found.n,
+                    low=found.low,
+                    high=found.high,
+                    truncated=_share(items, "truncated"),
+                    no_answer=_share(items, "unparsed"),
+                    tokens_per_answer=sum(item.tokens for item in items) / len(items),
+                )
+            )
+    return scores
+
+
+def pair(a: str, b: str, items: Mapping[str, Grouped]) -> list[Paired]:
+    """Paired differences of two checkpoints over the problems they share. UserError when there are none."""
+    if not items[a][ALL].keys() & items[b][ALL].keys():
+        raise UserError(f"compare: {a} and {b} have no problem in common")
+    rows = []
+    for task in items[a]:
+        ours, theirs = items[a][task], items[b].get(task, {})
+        shared = [name for name in ours if name in theirs]
+        if shared:
+            left = [_solved(ours[name], 1) for name in shared]
+            right = [_solved(theirs[name], 1) for name in shared]
+            once = all(len(ours[name]) == len(theirs[name]) == 1 for name in shared)
+            rows.append(_paired(a, b, task, paired_difference(left, right), _mcnemar(left, right) if once else None))
+    return rows
+
+
+def table(scores: Sequence[Score], paired: Sequence[Paired]) -> tuple[str, ...]:
+    """Scores of `all` and each family, pass@1 by level, then the paired differences: aligned plain text."""
+    blocks = [_score_rows(scores), _level_rows(scores), _paired_rows(paired)]
+    return tuple(line for block in blocks if len(block) > 1 for line in aligned(block))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as text: the first column flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return lines
+
+
+def _score_rows(scores: Sequence[Score]) -> list[tuple[str, ...]]:
+    shown = [row for row in scores if "level-" not in row.task]
+    if len({row.task for row in shown}) == 2:
+        shown = [row for row in shown if row.task != ALL]  # one family: `all` says the same
+    head = ("checkpoint", "task", "metric", "value", "95% interval", "n", "truncated", "no answer", "tokens/answer")
+    rows: list[tuple[str, ...]] = [head]
+    rows += [
+        (
+            row.checkpoint,
+            row.task,
+            row.metric,
+            f"{row.value:.1%}",
+            f"{row.low:.1%} to {row.high:.1%}",
+            f"{row.n:,}",
+            f"{row.truncated:.1%}",
+            f"{row.no_answer:.1%}",
+            f"{row.tokens_per_answer:,.1f}" if row.tokens_per_answer else "-",
+        )
+        for row in shown
+    ]
+    return rows
+
+
+def _level_rows(scores: Sequence[Score]) -> list[tuple[str, ...]]:
+    found = {(row.checkpoint, row.task): row for row in scores if row.metric == PASS_1}
+    levels = sorted({task for _, task in found if task.startswith("level-")}, key=task_order)
+    if not levels:
+        return []
+    rows: list[tuple[str, ...]] = [("pass@1 by level", *levels)]
+    for name in dict.fromkeys(row.checkpoint for row in scores):
+        cells = (found.get((name, level)) for level in levels)
+        rows.append((name, *(f"{cell.value:.1%}" if cell else "-" for cell in cells)))
+    return rows
+
+
+def _paired_rows(paired: Sequence[Paired]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("paired difference", "task", "points", "95% interval", "n", "p (McNemar)")]
+    for a, b in dict.fromkeys((row.a, row.b) for row in paired):
+        ours = [row for row in paired if (row.a, row.b) == (a, b)]
+        levels = [row for row in ours if row.task.startswith("level-")]
+        lowest = [min(levels, key=lambda row: row.low)] if levels else []
+        for row in [row for row in ours if row.task == ALL] + lowest:
+            rows.append(
+                (
+                    f"{a} - {b}",
+                    row.task if row.task == ALL else f"{row.task} (lowest)",
+                    f"{row.difference * 100:+.1f}",
+                    f"{row.low * 100:+.1f} to {row.high * 100:+.1f}",
+                    f"{row.n:,}",
+                    "-" if row.p_mcnemar is None else f"{row.p_mcnemar:.2g}",
+                )
+            )
+    return rows
+
+
+def _solved(samples: Sequence[Item], k: int) -> float:
+    return pass_at_k(len(samples), sum(item.status == "correct" for item in samples), k)
+
+
+def _mcnemar(left: Sequence[float], right: Sequence[float]) -> float:
+    won = sum(x > y for x, y in zip(left, right, strict=True))
+    lost = sum(x < y for x, y in zip(left, right, strict=True))
+    return mcnemar_exact(won, lost)
+
+
+def _paired(a: str, b: str, task: str, found: Interval, p: float | None) -> Paired:
+    return Paired(a=a, b=b, task=task, difference=found.value, low=found.low, high=found.high, n=found.n, p_mcnemar=p)
+
+
+def _share(items: Sequence[Item], status: str) -> float:
+    return sum(item.status == status for item in items) / len(items)
+
+
+def _level(name: str) -> int:
+    return int(name.removeprefix("level-"))
