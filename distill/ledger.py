@@ -13,6 +13,7 @@ and named, never repaired.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -189,9 +190,10 @@ class Ledger:
 
     def _no_room(self, error: OSError, needed: int) -> str:
         free = shutil.disk_usage(self.folder).free
+        mend = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend the disk"
         return (
             f"{self.folder}: {error.strerror} ({free:,} bytes free, {needed:,} needed); "
-            f"everything acknowledged is whole: make room and run the same command again"
+            f"everything acknowledged is whole: {mend} and run the same command again"
         )
 
 
@@ -255,7 +257,7 @@ def _hold(folder: Path) -> int:
         raise UserError(f"{folder}: being written by {name}; wait for it or choose another --out") from error
     os.ftruncate(holder, 0)
     with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only its name is missing
-        os.pwrite(holder, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+        os.write(holder, f"process {os.getpid()} on {platform.node()}".encode())
     return holder
 
 
