@@ -98,7 +98,7 @@ def test_an_r1_response_continues_a_thought_the_prompt_opened(tmp_path: Path) ->
         "gold": "2",
         "level": "Level 5",
     }
-    row |= {"response": "One and one.\n</think>\n\\boxed{2}", "is_correct": True}
+    row |= {"level": "Level 5", "response": "One and one.\n</think>\n\\boxed{2}", "is_correct": True}
     write(tmp_path / "r1_distill_math_traces.jsonl", row)
     sampler = open_recording(ReplayConfig(recording="r1_distill_math_traces"), tmp_path)
     (text,) = texts(sampler, asked("r1_distill_math_traces/12", 1))

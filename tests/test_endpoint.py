@@ -1,0 +1,277 @@
+"""A hostile little server on loopback: whatever it does, no partial answer becomes a completion."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from distill.errors import UserError
+from distill.records import Message, Params
+from distill.sampling.endpoint import EndpointConfig, EndpointSampler
+from distill.sampling.protocols import Answered, Request
+
+Behave = Callable[["Handler", dict[str, Any]], None]
+
+GOOD = {
+    "choices": [{"message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers each call by the server's next behaviour; the last one is kept up."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server: Any = self.server
+        with server.lock:
+            server.calls.append((self.path, dict(self.headers), body, time.monotonic()))
+            behave: Behave = server.behaviors.pop(0) if len(server.behaviors) > 1 else server.behaviors[0]
+        behave(self, body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing on the test's screen."""
+
+    def reply(self, body: object, status: int = 200, **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def good(handler: Handler, body: dict[str, Any]) -> None:
+    handler.reply(GOOD)
+
+
+def says(body: object, status: int = 200, **headers: str) -> Behave:
+    return lambda handler, _: handler.reply(body, status, **headers)
+
+
+def choice(message: dict[str, Any], finish: str | None = "stop") -> dict[str, Any]:
+    return GOOD | {"choices": [{"message": message, "finish_reason": finish}]}
+
+
+def drip(handler: Handler, body: dict[str, Any]) -> None:
+    """A byte at a time, each well within any per-read timeout."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    for _ in range(40):
+        try:
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+        except OSError:
+            return
+        time.sleep(0.05)
+
+
+def drop(handler: Handler, body: dict[str, Any]) -> None:
+    handler.close_connection = True
+
+
+def cut(handler: Handler, body: dict[str, Any]) -> None:
+    """Announces more than it sends."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(json.dumps(GOOD).encode())
+    handler.close_connection = True
+
+
+@contextmanager
+def serving(*behaviors: Behave) -> Iterator[Any]:
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # clients that hang up are part of the plan
+    server.behaviors, server.calls, server.lock = list(behaviors), [], threading.Lock()
+    server.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def sampler(server: Any, **fields: Any) -> EndpointSampler:
+    settings = {"url": server.url, "model": "tiny", "revision": "r1", "tries": 2, "deadline": 5.0, **fields}
+    return EndpointSampler(EndpointConfig(**settings))
+
+
+def asked(number: int = 0, n: int = 1, **params: Any) -> Request:
+    message = Message(role="user", content="2+2?")
+    return Request(f"p{number}", (message,), Params(**{"max_tokens": 9, **params}), n, seed=100 * number)
+
+
+def one(server: Any, **fields: Any) -> Answered:
+    (answered,) = sampler(server, **fields).sample([asked()])
+    return answered
+
+
+def test_a_conversation_becomes_a_completion() -> None:
+    with serving(good) as server:
+        (answered,) = sampler(server).sample([asked(1, n=2, temperature=0.5, stop=("\n",))])
+    assert [completion.text for completion in answered.completions] == ["4", "4"]
+    assert (answered.completions[0].prompt_tokens, answered.completions[0].completion_tokens) == (3, 1)
+    path, _, body, _ = server.calls[0]
+    assert path == "/v1/chat/completions"
+    assert sorted(call[2]["seed"] for call in server.calls) == [100, 101]
+    assert (body["temperature"], body["stop"], body["max_tokens"], "top_k" in body) == (0.5, ["\n"], 9, False)
+
+
+def test_no_seed_is_sent_to_a_server_that_dies_of_one() -> None:
+    with serving(good) as server:
+        one(server, send_seed=False)
+    assert "seed" not in server.calls[0][2]
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "thought"),
+    [
+        ({"content": "4", "reasoning_content": "two and two"}, "4", "two and two"),
+        ({"content": "4", "reasoning": "two and two"}, "4", "two and two"),
+        ({"content": None, "reasoning_content": "two and"}, "", "two and"),
+        ({"content": "<think> a </think> 4"}, "<think> a </think> 4", None),
+    ],
+    ids=["apart", "apart under vLLM's name", "the thought never ended", "inline"],
+)
+def test_a_thought_is_kept_apart_or_inline(message: dict[str, Any], text: str, thought: str | None) -> None:
+    with serving(says(choice(message))) as server:
+        (completion,) = one(server).completions
+    assert (completion.text, completion.reasoning) == (text, thought)
+
+
+PASSING = {
+    "500": says({"error": "busy"}, 500),
+    "429": says({"error": "slow down"}, 429),
+    "dropped connection": drop,
+    "body shorter than announced": cut,
+    "a web page with 200": says(b"<html>sign in</html>"),
+    "no choices": says(GOOD | {"choices": []}),
+    "null content": says(choice({"content": None})),
+    "no finish reason": says(choice({"content": "par"}, None)),
+    "filtered": says(choice({"content": "par"}, "content_filter")),
+    "no usage": says({"choices": GOOD["choices"]}),
+    "compressed unasked": says(GOOD, Content_Encoding="gzip"),
+}
+
+
+@pytest.mark.parametrize("behave", PASSING.values(), ids=PASSING)
+def test_what_may_pass_is_tried_again(behave: Behave) -> None:
+    with serving(behave, good) as server:
+        assert one(server).completions[0].text == "4"
+    assert len(server.calls) == 2
+
+
+@pytest.mark.parametrize("behave", PASSING.values(), ids=PASSING)
+def test_what_does_not_pass_is_never_a_completion(behave: Behave) -> None:
+    with serving(behave) as server, pytest.raises(UserError, match="'p0': no whole answer in 1 tries, the last: "):
+        one(server, tries=1)
+
+
+def test_a_dripping_server_meets_the_wall_deadline() -> None:
+    begun = time.monotonic()
+    with serving(drip) as server, pytest.raises(UserError, match=r"not finished within 0\.3 s"):
+        one(server, tries=1, deadline=0.3)
+    assert time.monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize(
+    ("behave", "message"),
+    [
+        (says({}, 307, Location="http://elsewhere.example/v1"), "307 to 'http://elsewhere.example/v1', not followed"),
+        (says({"error": "no such model"}, 404), "status 404"),
+        (says({"error": "bad key"}, 401), "status 401"),
+        (says(b" " * 5000), r"over 4,096 bytes \(max_body\)"),
+        (says({}, 429, Retry_After="3600"), "asks to wait 3,600 s; patience is 600"),
+    ],
+    ids=["redirect", "no such model", "bad key", "huge body", "an hour's wait"],
+)
+def test_what_will_not_pass_fails_at_once(behave: Behave, message: str) -> None:
+    with serving(behave) as server, pytest.raises(UserError, match=message):
+        one(server, max_body=4096, tries=5)
+    assert len(server.calls) == 1
+
+
+def test_retry_after_holds_every_request_back() -> None:
+    with serving(says({}, 503, Retry_After="1"), good) as server:
+        answered = list(sampler(server, concurrency=1).sample([asked(0), asked(1)]))
+    assert len(answered) == 2
+    times = [call[3] for call in server.calls]
+    assert times[1] - times[0] >= 1.0
+
+
+def test_no_more_calls_run_at_once_than_allowed() -> None:
+    running, most, lock = [0], [0], threading.Lock()
+
+    def slow(handler: Handler, body: dict[str, Any]) -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.03)
+        with lock:
+            running[0] -= 1
+        handler.reply(GOOD)
+
+    with serving(slow) as server:
+        answered = list(sampler(server, concurrency=3).sample(asked(number, n=2) for number in range(6)))
+    assert sorted(found.request.id for found in answered) == [f"p{number}" for number in range(6)]
+    assert most[0] == 3
+
+
+def test_requests_are_read_only_as_far_as_there_is_room() -> None:
+    read = []
+
+    def requests() -> Iterator[Request]:
+        for number in range(50):
+            read.append(number)
+            yield asked(number)
+
+    with serving(good) as server:
+        answers = sampler(server, concurrency=2).sample(requests())
+        next(answers)
+        assert len(read) <= 4
+        answers.close()  # type: ignore[attr-defined]
+
+
+def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("TINY_KEY", "canary-5150")
+    caplog.set_level(logging.DEBUG)
+    with serving(says({"error": "no"}, 403)) as server, pytest.raises(UserError) as error:
+        one(server, key_env="TINY_KEY")
+    assert server.calls[0][1]["Authorization"] == "Bearer canary-5150"
+    assert "canary-5150" not in str(error.value) + caplog.text + repr(sampler(server, key_env="TINY_KEY").config)
+
+
+def test_a_missing_key_is_named_before_anything_is_sent() -> None:
+    with pytest.raises(UserError, match="NO_SUCH_KEY is empty"):
+        EndpointSampler(EndpointConfig(url="http://x/v1", model="m", revision="r", key_env="NO_SUCH_KEY"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"url": "ftp://x/v1"},
+        {"url": "http://name:secret@x/v1"},
+        {"url": "http://x/v1?key=secret"},
+        {},
+        {"url": "http://x/v1", "serve": "m.gguf"},
+    ],
+    ids=["not http", "credentials", "query", "no address", "two addresses"],
+)
+def test_an_address_is_one_plain_url_or_one_file(address: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        EndpointConfig(**address, model="m", revision="r")  # type: ignore[arg-type]
