@@ -69,6 +69,9 @@ class KVDecoder:
     @torch.no_grad()
     def allocate(self, slots: int, capacity: int) -> None:
         """A cache of `slots` x `capacity` tokens and the rope angles of as many places."""
+        limit = self.model.config.max_position_embeddings
+        if capacity > limit:
+            raise UserError(f"cache capacity {capacity}: beyond the model's max_position_embeddings ({limit})")
         weight = self.embedding.weight
         shape = (len(self.blocks), 2, slots, self.groups, capacity, self.head_width)
         self.cache = torch.zeros(shape, dtype=weight.dtype, device=weight.device)

@@ -21,7 +21,8 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 def load_student(folder: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
     """Model (in eval mode) and tokenizer of a folder. Raises UserError naming what is wrong with it."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     config = read_config(folder)
     _check(folder, config, dtype)
@@ -36,8 +37,9 @@ def load_student(folder: Path, *, dtype: str = "float32", device: str = "cpu") -
             output_loading_info=True,
             **where,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        # Not AutoTokenizer: it picks a class by model_type and then splits text unlike tokenizer.json says.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be loaded ({_first_line(error)})") from error
     for what in ("missing", "unexpected"):
         names = sorted(loading[f"{what}_keys"])
@@ -72,6 +74,8 @@ def _check(folder: Path, config: dict[str, Any], dtype: str) -> None:
         raise UserError(f"{folder}: model_type {config['model_type']!r} is no student; expected one of {known}")
     if "auto_map" in config:
         raise UserError(f"{folder}: config.json names code of its own (auto_map), which is never run")
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder}: tokenizer.json: missing")
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))

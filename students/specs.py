@@ -6,7 +6,7 @@ here: it comes with the tokenizer.
 
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from distill.errors import UserError, did_you_mean
 from distill.records import Record
@@ -19,17 +19,17 @@ class Spec(Record):
 
     arch: Arch = "llama"
     """Llama; Qwen2 adds biases to q, k and v; Qwen3 norms q and k per head."""
-    width: int
-    ffn: int
+    width: int = Field(gt=0)
+    ffn: int = Field(gt=0)
     """Inner width of the gated feed-forward block."""
-    layers: int
-    heads: int
-    kv_heads: int
-    head_width: int | None = None
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_width: int | None = Field(default=None, gt=0)
     """width / heads when not given."""
     tied: bool = True
     """One matrix for embedding and head."""
-    positions: int = 1024
+    positions: int = Field(default=1024, gt=0)
     """Longest sequence, in tokens."""
     rope_theta: float = 10_000.0
     rope: dict[str, Any] | None = None

@@ -115,13 +115,13 @@ class Engine:
     def _run(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, list[RolledOut]]]:
         while True:
             self._read_ahead(jobs)
+            if not self.waiting and not self.running:
+                return
             if self._fill():
                 yield from self._collect()  # a first token may be a last one
             if self.running:
                 self._step()
                 yield from self._collect()
-            elif not self.waiting:
-                return
 
     def _read_ahead(self, jobs: Iterator[Job]) -> None:
         ahead = sum(len(group.job.seeds) - group.started for group in self.waiting)
