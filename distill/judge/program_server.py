@@ -1,0 +1,156 @@
+"""Program server: runs one untrusted program after another, each in a forked child of its own.
+
+Started as `python -I -S` with an empty environment, so that it holds next to no modules and
+a fork costs little. Speaks the protocol of `distill.judge.servers`; imports nothing of this
+package. The child is limited in CPU time, memory, file size and descriptors, and its
+verdict comes down a private pipe as a secret it writes only after the checks have returned:
+output and exit status count for nothing.
+
+What is not covered: the checks run in the child, beside the program, which can therefore
+find the secret by walking frames or patch builtins the checks use; the file system can be
+read; the network can be reached; other processes of the same user can be signaled. Only
+values of exact builtin types are accepted as results, which stops objects that equal
+everything. Run models that might attack you inside a container.
+"""
+
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+MOST_REPORTED = 300
+"""Characters of an error message passed on."""
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def serve(requests: int, replies: int) -> None:
+    """Answer questions until the asker closes its end."""
+    gc.freeze()  # children share these pages instead of copying them
+    os.write(replies, b"ready\n")
+    with os.fdopen(requests, "rb") as lines:
+        for line in lines:
+            answer = run(json.loads(line), (requests, replies))
+            os.write(replies, json.dumps(answer).encode() + b"\n")
+
+
+def run(ask: dict, ours: tuple) -> dict:
+    """Fork, wait for the verdict or the deadline, kill whatever is left, reap."""
+    secret = os.urandom(16).hex()
+    inlet, outlet = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(inlet)
+        for descriptor in ours:
+            os.close(descriptor)
+        child_main(ask, secret, outlet)
+    os.close(outlet)
+    said = listen(inlet, time.monotonic() + ask["wall_seconds"])
+    os.close(inlet)
+    kill(child)
+    _, status, usage = os.wait4(child, 0)
+    if said == f"passed {secret}":
+        return {"status": "correct", "why": ""}
+    cpu = usage.ru_utime + usage.ru_stime
+    if said is None or cpu >= ask["cpu_seconds"] or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+        limit = f"{ask['cpu_seconds']} CPU s or {ask['wall_seconds']} s"
+        return {"status": "timeout", "why": f"did not finish within {limit}"}
+    if said.startswith("failed "):
+        return {"status": "wrong", "why": said[len("failed ") :]}
+    return {"status": "wrong", "why": "ended before the checks did"}
+
+
+def listen(inlet: int, deadline: float) -> "str | None":
+    """The child's one line, an empty text when it ended without one, None when the deadline passed."""
+    heard = b""
+    poll = select.poll()
+    poll.register(inlet, select.POLLIN)
+    while not heard.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return None
+        read = os.read(inlet, 4096)
+        if not read:
+            return ""
+        heard += read
+        if len(heard) > 4096:
+            return ""
+    return heard.decode("utf-8", "replace").rstrip("\n")
+
+
+def kill(child: int) -> None:
+    """End the child and its session; either may be gone already."""
+    for end in (os.killpg, os.kill):
+        try:
+            end(child, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def child_main(ask: dict, secret: str, outlet: int) -> None:
+    """Run program and checks, report, and leave without cleaning up."""
+    try:
+        os.setsid()
+        limit(ask)
+        space: dict = {"__name__": "candidate"}
+        exec(compile(ask["program"], "<program>", "exec"), space)
+        check(ask, space)
+        said = f"passed {secret}"
+    except BaseException as error:
+        said = f"failed {type(error).__name__}: {error}".replace("\n", " ")[:MOST_REPORTED]
+    os.write(outlet, said.encode("utf-8", "replace") + b"\n")
+    os._exit(0)
+
+
+def limit(ask: dict) -> None:
+    """Resource limits, soft and hard alike: the child cannot raise them again unless it is root."""
+    seconds = ask["cpu_seconds"]
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (ask["memory_bytes"],) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+
+
+def check(ask: dict, space: dict) -> None:
+    """The problem's tests against the program's names. Raises when one fails."""
+    checks = ask["check"]
+    if isinstance(checks, list):
+        for number, statement in enumerate(checks):
+            exec(compile(statement, f"<check {number}>", "exec"), space)
+        return
+    if ask["entry_point"] not in space:
+        raise NameError(f"the program defines no {ask['entry_point']}")
+    function = space[ask["entry_point"]]
+    exec(compile(checks, "<check>", "exec"), space)
+    space["check"](lambda *args, **named: plain(function(*args, **named)))
+
+
+def plain(value: object) -> object:
+    """`value` if it is made of exact builtin types. Raises TypeError for anything that could lie about itself."""
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind in (list, tuple, set, frozenset):
+        for item in value:
+            plain(item)
+        return value
+    if kind is dict:
+        for key, item in value.items():
+            plain(key)
+            plain(item)
+        return value
+    raise TypeError(f"a result of type {kind.__name__} is not plain data")
+
+
+if __name__ == "__main__":
+    asked, answered = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.close(nothing)
+    sys.dont_write_bytecode = True
+    serve(asked, answered)

@@ -1,0 +1,57 @@
+"""Programs: put a candidate's source together and have it run by a program server."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from distill.judge.servers import Kind
+from distill.records import Tests
+
+SERVER = Kind("program", Path(__file__).with_name("program_server.py"), ("-I", "-S"), inherit_environment=False)
+CPU_SECONDS = 3
+MEMORY_BYTES = 512 << 20
+
+FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+"""A fenced block; one that never closes ends with the text."""
+
+
+def candidate_source(tests: Tests, answer: str, text: str) -> str:
+    """The whole program: the problem's prefix and the answer, or the answer alone when it is complete.
+
+    `text` is the completion as it was said: a base model continues the prefix, so there the
+    indentation of the first line, which `answer` has lost, belongs to the program.
+    """
+    code = _unfenced(answer, tests.entry_point)
+    if _defines(code, tests.entry_point):
+        # The prefix may import or define what the answer uses; an empty body makes it whole.
+        head = f"{tests.prefix.rstrip()}\n    pass\n\n" if tests.prefix else ""
+        return f"{head}{code}\n"
+    if code == answer and text.strip() == answer:
+        code = text
+    if tests.prefix.endswith("\n") and code[:1] not in ("", " ", "\t", "\n"):
+        code = f"    {code}"
+    return f"{tests.prefix}{code.rstrip()}\n"
+
+
+def question(tests: Tests, source: str, wall_seconds: float) -> dict[str, Any]:
+    """What a program server is asked."""
+    return {
+        "program": source,
+        "check": tests.check if isinstance(tests.check, str) else list(tests.check),
+        "entry_point": tests.entry_point,
+        "cpu_seconds": CPU_SECONDS,
+        "wall_seconds": wall_seconds,
+        "memory_bytes": MEMORY_BYTES,
+    }
+
+
+def _unfenced(answer: str, entry_point: str) -> str:
+    """The fenced block that defines the entry point, else the first one, else the answer as it is."""
+    blocks: list[str] = FENCED.findall(answer)
+    if not blocks:
+        return answer
+    return next((block for block in blocks if _defines(block, entry_point)), blocks[0])
+
+
+def _defines(code: str, entry_point: str) -> bool:
+    return re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", code, re.MULTILINE) is not None

@@ -1,0 +1,155 @@
+"""Servers: child processes that do what may hang, watched from outside.
+
+One JSON line asks, one JSON line answers. The deadline is kept by the asker, who kills the
+whole process group when it passes: no signal handler inside, so no C call can outlast it.
+A server that dies twice on one question, and starts well in between, leaves that question
+undecided; a server that does not start is an error of ours and never a verdict.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STARTUP_SECONDS = 120.0
+"""A server that has not said `ready` by then will not: importing sympy takes 2 s idle, far more under load."""
+READ_BYTES = 1 << 16
+
+
+class JudgeError(Exception):
+    """The judge itself failed. Says nothing about any answer."""
+
+
+class Late(Exception):
+    """No answer by the deadline; the server has been killed."""
+
+
+class Died(Exception):
+    """The server ended without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of server is started."""
+
+    name: str
+    script: Path
+    flags: tuple[str, ...]
+    """Python flags: how much of this interpreter's surroundings it gets."""
+    inherit_environment: bool
+
+
+class Server:
+    """One child process."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.process = subprocess.Popen(
+            [sys.executable, *kind.flags, str(kind.script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=None if kind.inherit_environment else {},
+            cwd="/",
+            start_new_session=True,
+            bufsize=0,
+        )
+        self.buffer = b""
+        try:
+            ready = self._line(time.monotonic() + STARTUP_SECONDS)
+        except (Late, Died) as error:
+            self.close()
+            raise JudgeError(f"{kind.name} server: did not start ({type(error).__name__.lower()})") from error
+        if ready != b"ready":
+            self.close()
+            raise JudgeError(f"{kind.name} server: said {ready[:80]!r} instead of 'ready'")
+
+    def ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """One question. Raises Late or Died, after which the server is gone."""
+        assert self.process.stdin is not None
+        deadline = time.monotonic() + seconds
+        try:
+            _write_all(self.process.stdin.fileno(), json.dumps(question).encode() + b"\n")
+            answer = json.loads(self._line(deadline))
+        except BrokenPipeError as error:
+            self.close()
+            raise Died from error
+        except (Late, Died):
+            self.close()
+            raise
+        assert isinstance(answer, dict)
+        return answer
+
+    def close(self) -> None:
+        """Kill it with all it started in its session, and reap it."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _line(self, deadline: float) -> bytes:
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        while b"\n" not in self.buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                raise Late
+            read = os.read(descriptor, READ_BYTES)
+            if not read:
+                raise Died
+            self.buffer += read
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        return line
+
+
+class Crew:
+    """Servers of one kind, started when first needed and kept for the next question."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.idle: list[Server] = []
+        self.lock = threading.Lock()
+        self.started = 0
+
+    def ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+        """The answer; None when the question took down two servers. Raises Late when time is up."""
+        for _ in range(2):
+            server = self._take()
+            try:
+                answer = server.ask(question, seconds)
+            except Died:
+                continue
+            with self.lock:
+                self.idle.append(server)
+            return answer
+        return None
+
+    def close(self) -> None:
+        """End every idle server; a crew can be asked again afterwards."""
+        with self.lock:
+            servers, self.idle = self.idle, []
+        for server in servers:
+            server.close()
+
+    def _take(self) -> Server:
+        with self.lock:
+            if self.idle:
+                return self.idle.pop()
+            self.started += 1
+        return Server(self.kind)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
