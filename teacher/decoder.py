@@ -69,13 +69,15 @@ class LatentDecoder:
     def step(self, ids_B: Tensor, positions_B: Tensor, slots_B: Tensor) -> Tensor:
         """Append one token a row at its position; logits (B, V)."""
         body = self.model.model
+        positions_B, order_B = positions_B.sort()  # rows of like length side by side, for `_Reader`
+        slots_B = slots_B[order_B]
+        reader = _Reader(positions_B, slots_B, self.capacity, self.cache.dtype)
         turns_BP = body.rotary.turns(positions_B)
-        view = _View(positions_B, slots_B)
-        x_BD = body.embed_tokens(ids_B)
+        x_BD = body.embed_tokens(ids_B[order_B])
         for cache, layer in zip(self.cache, self.layers, strict=True):
-            x_BD = layer.step(x_BD, cache, view, turns_BP)
-        logits: Tensor = self.model.lm_head(body.norm(x_BD))
-        return logits.float()
+            x_BD = layer.step(x_BD, cache, reader, turns_BP)
+        logits: Tensor = self.model.lm_head(body.norm(x_BD)).float()
+        return torch.empty_like(logits).index_copy_(0, order_B, logits)
 
     @torch.inference_mode()
     def copy(self, source: int, targets_B: Tensor, length: int) -> None:
@@ -83,49 +85,44 @@ class LatentDecoder:
         self.cache[:, targets_B, :length] = self.cache[:, source : source + 1, :length]
 
 
-class _View:
-    """The part of the cache a step looks at, and what each row may see of it.
+class _Reader:
+    """Attention of one step's rows over their slots, a few rows at a time.
 
-    When most slots between the lowest and the highest are in use, attention runs over all
-    of them in place, idle ones included: reading a slot costs less than copying it out.
+    Rows come sorted by position; each group is copied out as far as its own longest row.
+    The copy streams the cache once and leaves the group where both products find it near:
+    on 256 rows of 20-120 tokens that halves the time of one product over all rows, on
+    equal lengths it saves a quarter (one core, width 80; see docs/teacher.md).
     """
 
-    def __init__(self, positions_B: Tensor, slots_B: Tensor) -> None:
-        self.slots_B, self.positions_B = slots_B, positions_B
-        self.length = int(positions_B.max()) + 1
-        self.low, high = int(slots_B.min()), int(slots_B.max())
-        self.span = high - self.low + 1
-        self.rows = len(slots_B)
-        self.in_place = 2 * self.rows >= self.span
-        self.row_B = slots_B - self.low
-        self.in_order = self.span == self.rows and bool(
-            (self.row_B == torch.arange(self.rows, device=slots_B.device)).all()
-        )
-        last_S = positions_B
-        if self.in_place and not self.in_order:
-            last_S = positions_B.new_zeros(self.span).index_copy_(0, self.row_B, positions_B)
-        seen_SL = torch.arange(self.length, device=positions_B.device) <= last_S[:, None]
-        self.mask_S11L = torch.zeros(seen_SL.shape, device=positions_B.device).masked_fill_(~seen_SL, -torch.inf)[
-            :, None, None
-        ]
+    GROUP = 32
+    """Rows a group: 32 x 90 x 80 floats fill a megabyte of cache memory."""
 
-    def attend(self, query_BHW: Tensor, cache: Tensor) -> Tensor:
-        """Latents each head read, (B, H, W); the last R columns mean nothing."""
-        if self.in_place:
-            key_SLW = cache[self.low : self.low + self.span, : self.length]
-        else:
-            key_SLW = cache[:, : self.length].index_select(0, self.slots_B)
-        placed = self.in_place and not self.in_order
-        query_SHW = query_BHW
-        if placed:
-            query_SHW = query_BHW.new_zeros(self.span, *query_BHW.shape[1:]).index_copy_(0, self.row_B, query_BHW)
-        key_S1LW = key_SLW[:, None]
-        # Heads stand in the place of queries: all share one key, which is also the value.
-        mask = self.mask_S11L.to(query_BHW.dtype)
-        read_SHW = F.scaled_dot_product_attention(query_SHW[:, None], key_S1LW, key_S1LW, attn_mask=mask, scale=1.0)[
-            :, 0
-        ]
-        return read_SHW.index_select(0, self.row_B) if placed else read_SHW
+    def __init__(self, positions_B: Tensor, slots_B: Tensor, capacity: int, dtype: torch.dtype) -> None:
+        self.place_B = slots_B * capacity + positions_B
+        self.slots = slots_B.split(self.GROUP)
+        groups = positions_B.split(self.GROUP)
+        self.lengths: list[int] = (torch.stack([group[-1] for group in groups]) + 1).tolist()
+        columns_L = torch.arange(self.lengths[-1], device=positions_B.device)
+        self.masks = []
+        for group, length in zip(groups, self.lengths, strict=True):
+            unseen_GL = columns_L[:length] > group[:, None]
+            mask_GL = torch.zeros(unseen_GL.shape, dtype=dtype, device=group.device)
+            self.masks.append(mask_GL.masked_fill_(unseen_GL, -torch.inf)[:, None])
+
+    def write(self, cache_SLW: Tensor, latent_BW: Tensor) -> None:
+        """Put each row's latent at its position."""
+        cache_SLW.flatten(0, 1).index_copy_(0, self.place_B, latent_BW)
+
+    def read(self, cache_SLW: Tensor, query_BHW: Tensor, latent_width: int) -> Tensor:
+        """The mix of latents each head reads: (B, H, C)."""
+        parts = []
+        for slots, length, mask, query_GHW in zip(
+            self.slots, self.lengths, self.masks, query_BHW.split(self.GROUP), strict=True
+        ):
+            key_GLW = cache_SLW[:, :length].index_select(0, slots)
+            weights_GHL = torch.baddbmm(mask, query_GHW, key_GLW.transpose(1, 2)).softmax(-1)
+            parts.append(torch.bmm(weights_GHL, key_GLW[..., :latent_width]))
+        return torch.cat(parts)
 
 
 class _AbsorbedLayer:
@@ -146,15 +143,15 @@ class _AbsorbedLayer:
                     (self.key_bias.new_zeros(len(self.query_in) - len(self.key_bias)), self.key_bias)
                 )
 
-    def step(self, x_BD: Tensor, cache: Tensor, view: _View, turns_BP: Tensor) -> Tensor:
+    def step(self, x_BD: Tensor, cache: Tensor, reader: _Reader, turns_BP: Tensor) -> Tensor:
         """One token a row through the layer; writes its latent into `cache`."""
         attention = self.module.self_attn
         heads_BHW = self._project(self.module.input_layernorm(x_BD)).unflatten(-1, (self.heads + 1, -1))
         turn_in_place(heads_BHW, turns_BP, self.interleave)
         latent_BC = heads_BHW[:, -1, : self.latent_width]
         latent_BC.copy_(attention.kv_a_layernorm(latent_BC))
-        cache[view.slots_B, view.positions_B] = heads_BHW[:, -1]
-        read_BHC = view.attend(heads_BHW[:, :-1], cache)[..., : self.latent_width]
+        reader.write(cache, heads_BHW[:, -1])
+        read_BHC = reader.read(cache, heads_BHW[:, :-1], self.latent_width)
         x_BD = x_BD + F.linear(read_BHC.flatten(1), self.output, attention.o_proj.bias)
         output: Tensor = x_BD + self.module.mlp(self.module.post_attention_layernorm(x_BD))
         return output

@@ -146,9 +146,9 @@ class DeepseekForCausalLM(DeepseekPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.lm_head = value
 
-    def set_experts_backend(self, name: str, reason: str = "asked for") -> None:
+    def set_experts_backend(self, name: str) -> None:
         """Multiply experts another way from now on."""
-        backend = choose_backend(name, reason)
+        backend = choose_backend(name)
         for module in self.modules():
             if isinstance(module, Experts):
                 module.backend = backend

@@ -6,8 +6,10 @@ Experts live in two 3-D tensors; how they are multiplied is an explicit choice. 
 balance load: updating the bias is the trainer's business.
 """
 
+import importlib.util
 import logging
-from typing import Literal, get_args
+import os
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,16 +28,29 @@ Backend = Literal["reference", "grouped_mm", "triton"]
 """`reference`: a loop over experts. `grouped_mm`: torch's grouped product. `triton`: teacher.kernels."""
 
 
-def choose_backend(name: str, reason: str = "asked for") -> Backend:
-    """The named backend, logged with the reason. Raises UserError for any other name; never falls back."""
-    for known in get_args(Backend):
-        if name == known:
-            logger.info("experts backend %s: %s", name, reason)
-            return known  # type: ignore[no-any-return]
-    known_names = get_args(Backend)
-    raise UserError(
-        f"experts_backend {name}: unknown{did_you_mean(name, known_names)}; there are {', '.join(known_names)}"
-    )
+def choose_backend(name: str) -> Backend:
+    """The named backend, logged with the reason it can run here. UserError when it cannot; never falls back."""
+    if name == "reference":
+        reason = "a loop over experts in plain PyTorch"
+    elif name == "grouped_mm":
+        reason = "torch's grouped product, on any device"
+    elif name == "triton":
+        reason = _why_triton_runs()
+    else:
+        known = get_args(Backend)
+        raise UserError(f"experts_backend {name}: unknown{did_you_mean(name, known)}; there are {', '.join(known)}")
+    logger.info("experts backend %s: %s", name, reason)
+    return cast(Backend, name)
+
+
+def _why_triton_runs() -> str:
+    if importlib.util.find_spec("triton") is None:
+        raise UserError("experts_backend triton: triton is not installed; choose grouped_mm")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "TRITON_INTERPRET=1, slow and for tests"
+    if torch.cuda.is_available():
+        return f"compiled for {torch.cuda.get_device_name()}"
+    raise UserError("experts_backend triton: needs a CUDA device (or TRITON_INTERPRET=1); choose grouped_mm")
 
 
 class FeedForward(nn.Module):
