@@ -1,5 +1,6 @@
 """The judge: one place that says whether an answer is right, for harvest, rewards and benchmarks alike."""
 
-from distill.judge.judge import JUDGE_VERSION, Judge, JudgeError
+from distill.judge.judge import JUDGE_VERSION, Judge, Said
+from distill.judge.servers import JudgeError
 
-__all__ = ["JUDGE_VERSION", "Judge", "JudgeError"]
+__all__ = ["JUDGE_VERSION", "Judge", "JudgeError", "Said"]

@@ -57,8 +57,7 @@ class Ruling:
 
 
 def compare(gold: str, said: str) -> Ruling | None:
-    """Exact comparison; None when it takes algebra to decide."""
-    gold, said = normalize(gold), normalize(said)
+    """Exact comparison of normalized answers; None when it takes algebra to decide."""
     if not gold:
         return Ruling("gold_bad", "the gold answer is empty")
     if _squeezed(gold) == _squeezed(said):

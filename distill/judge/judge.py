@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,10 @@ from typing import Any
 from distill.judge import programs
 from distill.judge.equivalence import Ruling, compare, explosive, normalize, quantity
 from distill.judge.extraction import extract, final_part
-from distill.judge.servers import Crew, JudgeError, Kind, Late
+from distill.judge.servers import Crew, Kind, LateError
 from distill.problems.families import FAMILIES
 from distill.prompts import split_thought
 from distill.records import Finish, Problem, Trace, Verdict
-
-__all__ = ["JUDGE_VERSION", "Judge", "JudgeError"]
 
 JUDGE_VERSION = "1"
 """Raised when the same trace could get another verdict."""
@@ -39,12 +37,41 @@ AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A completion, as far as the judge cares."""
+    """A completion that is no trace (yet), such as a rollout in training."""
 
-    trace_id: str
-    answer: str | None
     text: str
-    finish: Finish
+    finish: Finish = "stop"
+    think_open: bool = False
+    """True when the prompt already opened the think block."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A verdict on its way: everything but, perhaps, the ruling."""
+
+    problem: Problem
+    said: Trace | Said
+    ruling: "Ruling | Future[Ruling]"
+    extracted: str | None = None
+
+    @property
+    def decided(self) -> bool:
+        return isinstance(self.ruling, Ruling) or self.ruling.done()
+
+    def verdict(self) -> Verdict:
+        """Waits for the ruling when there is none yet."""
+        ruling = self.ruling if isinstance(self.ruling, Ruling) else self.ruling.result()
+        ran = self.problem.tests is not None and not isinstance(self.ruling, Ruling)
+        return Verdict(
+            trace_id=self.said.id if isinstance(self.said, Trace) else "",
+            judge_version=JUDGE_VERSION,
+            status=ruling.status,
+            extracted=self.extracted,
+            expected=self.problem.answer,
+            why=ruling.why,
+            seconds=ruling.seconds,
+            isolation="in-process" if ran else None,
+        )
 
 
 class Judge:
@@ -71,70 +98,60 @@ class Judge:
         self._programs.close()
         self._algebra.close()
 
-    def judge(self, problem: Problem, trace: Trace) -> Verdict:
-        """The verdict on one trace. Raises JudgeError when the judge, not the answer, failed."""
-        return self._begin(problem, _said(trace))()
+    def judge(self, problem: Problem, said: Trace | Said) -> Verdict:
+        """One verdict. Raises JudgeError when the judge, not the answer, failed."""
+        return self._begin(problem, said).verdict()
 
-    def judge_text(self, problem: Problem, text: str, *, finish: Finish = "stop", think_open: bool = False) -> Verdict:
-        """The verdict on a text that is no trace yet, such as a rollout."""
-        answer = split_thought(text, think_open=think_open).answer
-        return self._begin(problem, Said("", answer, text, finish))()
+    def judge_many(self, pairs: Iterable[tuple[Problem, Trace | Said]]) -> Iterator[Verdict]:
+        """One verdict a pair, in order, each as soon as it and those before it are there.
 
-    def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
-        """One verdict a pair, in order. Reads ahead, so that slow cases overlap."""
-        under_way: deque[Callable[[], Verdict]] = deque()
-        for problem, trace in pairs:
-            under_way.append(self._begin(problem, _said(trace)))
-            if len(under_way) > AHEAD * self.workers:
-                yield under_way.popleft()()
-        while under_way:
-            yield under_way.popleft()()
+        Reads ahead while a slow one is under way, so that slow ones overlap.
+        """
+        cases: deque[_Case] = deque()
+        for problem, said in pairs:
+            cases.append(self._begin(problem, said))
+            while cases and (cases[0].decided or len(cases) > AHEAD * self.workers):
+                yield cases.popleft().verdict()
+        while cases:
+            yield cases.popleft().verdict()
 
-    def _begin(self, problem: Problem, said: Said) -> Callable[[], Verdict]:
-        """Start on a verdict; calling the result waits for it."""
+    def _begin(self, problem: Problem, said: Trace | Said) -> _Case:
+        """Decide at once what is cheap; set a server to work on the rest."""
         if problem.kind == "open":
-            return _ready(problem, said, Ruling("undecided", "an open problem has no gold answer"), None)
-        answer = None if said.answer is None else final_part(said.answer)
+            return _Case(problem, said, Ruling("undecided", "an open problem has no gold answer"))
+        answer = said.answer if isinstance(said, Trace) else split_thought(said.text, think_open=said.think_open).answer
+        answer = None if answer is None else final_part(answer)
         if answer is None:
-            cut = said.finish == "length"
-            why = "cut inside the thought" if cut else "the thought never ends"
-            return _ready(problem, said, Ruling("truncated" if cut else "unparsed", why), None)
+            return _Case(problem, said, _nothing(said, "the thought never ends"))
         if not answer:
-            return _ready(problem, said, Ruling("unparsed", "nothing follows the thought"), None)
+            return _Case(problem, said, _nothing(said, "nothing follows the thought"))
         if problem.tests is not None:
             source = programs.candidate_source(problem.tests, answer, said.text)
             question = programs.question(problem.tests, source, self.timeout)
-            ruling = self._asked(self._programs, question, self.timeout + GRACE_SECONDS)
-            return _later(problem, said, ruling, None)
+            return _Case(problem, said, self._asked(self._programs, question, self.timeout + GRACE_SECONDS))
         return self._begin_answer(problem, said, answer)
 
-    def _begin_answer(self, problem: Problem, said: Said, answer: str) -> Callable[[], Verdict]:
-        gold = problem.answer or ""
-        found = extract(answer, numeric=quantity(normalize(gold)) is not None)
+    def _begin_answer(self, problem: Problem, said: Trace | Said, answer: str) -> _Case:
+        gold = normalize(problem.answer or "")
+        found = extract(answer, numeric=quantity(gold) is not None)
         if found is None or (said.finish == "length" and not found.marked):
-            cut = said.finish == "length"
-            why = "cut before an answer" if cut else "no answer found"
-            return _ready(problem, said, Ruling("truncated" if cut else "unparsed", why), None)
-        ruling = compare(gold, found.text)
+            return _Case(problem, said, _nothing(said, "no answer found"))
+        text = normalize(found.text)
+        ruling = compare(gold, text)
         if ruling is None and problem.source in FAMILIES:
-            ruling = Ruling(
-                "wrong", "not a number"
-            )  # gold answers of families are numbers: nothing there needs algebra
-        if ruling is not None:
-            return _ready(problem, said, ruling, found.text)
-        gold, text = normalize(gold), normalize(found.text)
-        refused = explosive(gold) or explosive(text)
-        if refused:
-            return _ready(problem, said, Ruling("undecided", refused), found.text)
-        later = self._asked(self._algebra, {"gold": gold, "said": text}, self.timeout)
-        return _later(problem, said, later, found.text)
+            ruling = Ruling("wrong", "not a number")  # as all answers of families are: nothing there needs algebra
+        if ruling is None:
+            refused = explosive(gold) or explosive(text)
+            ruling = Ruling("undecided", refused) if refused else None
+        later = ruling or self._asked(self._algebra, {"gold": gold, "said": text}, self.timeout)
+        return _Case(problem, said, later, found.text)
 
     def _asked(self, crew: Crew, question: dict[str, Any], seconds: float) -> "Future[Ruling]":
         """The ruling of a server, from memory when the same was asked before."""
         key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).digest()
         with self._lock:
             known = self._rulings.get(key)
-            if known is not None:
+            if known is not None and not (known.done() and known.exception()):
                 return known
             if len(self._rulings) >= MOST_REMEMBERED:
                 del self._rulings[next(iter(self._rulings))]
@@ -142,39 +159,18 @@ class Judge:
             return self._rulings[key]
 
 
-def _said(trace: Trace) -> Said:
-    return Said(trace.id, trace.answer, trace.text, trace.finish)
+def _nothing(said: Trace | Said, why: str) -> Ruling:
+    """There is no answer: cut off, or never given."""
+    return Ruling("truncated", "cut before an answer") if said.finish == "length" else Ruling("unparsed", why)
 
 
 def _rule(crew: Crew, question: dict[str, Any], seconds: float) -> Ruling:
     begun = time.monotonic()
     try:
         answer = crew.ask(question, seconds)
-    except Late:
+    except LateError:
         return Ruling("timeout", f"no answer within {seconds:g} s", seconds)
     took = round(time.monotonic() - begun, 4)
     if answer is None:
         return Ruling("undecided", f"took down the {crew.kind.name} server twice", took)
     return Ruling(answer["status"], answer["why"], took)
-
-
-def _ready(problem: Problem, said: Said, ruling: Ruling, extracted: str | None) -> Callable[[], Verdict]:
-    verdict = _verdict(problem, said, ruling, extracted)
-    return lambda: verdict
-
-
-def _later(problem: Problem, said: Said, ruling: "Future[Ruling]", extracted: str | None) -> Callable[[], Verdict]:
-    return lambda: _verdict(problem, said, ruling.result(), extracted)
-
-
-def _verdict(problem: Problem, said: Said, ruling: Ruling, extracted: str | None) -> Verdict:
-    return Verdict(
-        trace_id=said.trace_id,
-        judge_version=JUDGE_VERSION,
-        status=ruling.status,
-        extracted=extracted,
-        expected=problem.answer,
-        why=ruling.why,
-        seconds=ruling.seconds,
-        isolation="in-process" if problem.tests is not None and said.answer is not None else None,
-    )

@@ -13,6 +13,7 @@ values of exact builtin types are accepted as results, which stops objects that 
 everything. Run models that might attack you inside a container.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -21,6 +22,7 @@ import select
 import signal
 import sys
 import time
+from typing import Any
 
 MOST_REPORTED = 300
 """Characters of an error message passed on."""
@@ -37,7 +39,7 @@ def serve(requests: int, replies: int) -> None:
             os.write(replies, json.dumps(answer).encode() + b"\n")
 
 
-def run(ask: dict, ours: tuple) -> dict:
+def run(ask: dict[str, Any], ours: tuple[int, int]) -> dict[str, str]:
     """Fork, wait for the verdict or the deadline, kill whatever is left, reap."""
     secret = os.urandom(16).hex()
     inlet, outlet = os.pipe()
@@ -63,7 +65,7 @@ def run(ask: dict, ours: tuple) -> dict:
     return {"status": "wrong", "why": "ended before the checks did"}
 
 
-def listen(inlet: int, deadline: float) -> "str | None":
+def listen(inlet: int, deadline: float) -> str | None:
     """The child's one line, an empty text when it ended without one, None when the deadline passed."""
     heard = b""
     poll = select.poll()
@@ -84,28 +86,26 @@ def listen(inlet: int, deadline: float) -> "str | None":
 def kill(child: int) -> None:
     """End the child and its session; either may be gone already."""
     for end in (os.killpg, os.kill):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             end(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
-def child_main(ask: dict, secret: str, outlet: int) -> None:
+def child_main(ask: dict[str, Any], secret: str, outlet: int) -> None:
     """Run program and checks, report, and leave without cleaning up."""
     try:
         os.setsid()
         limit(ask)
-        space: dict = {"__name__": "candidate"}
+        space: dict[str, Any] = {"__name__": "candidate"}
         exec(compile(ask["program"], "<program>", "exec"), space)
         check(ask, space)
         said = f"passed {secret}"
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever a program raises, SystemExit too, is its failure
         said = f"failed {type(error).__name__}: {error}".replace("\n", " ")[:MOST_REPORTED]
     os.write(outlet, said.encode("utf-8", "replace") + b"\n")
     os._exit(0)
 
 
-def limit(ask: dict) -> None:
+def limit(ask: dict[str, Any]) -> None:
     """Resource limits, soft and hard alike: the child cannot raise them again unless it is root."""
     seconds = ask["cpu_seconds"]
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
@@ -115,7 +115,7 @@ def limit(ask: dict) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 
 
-def check(ask: dict, space: dict) -> None:
+def check(ask: dict[str, Any], space: dict[str, Any]) -> None:
     """The problem's tests against the program's names. Raises when one fails."""
     checks = ask["check"]
     if isinstance(checks, list):
@@ -129,7 +129,7 @@ def check(ask: dict, space: dict) -> None:
     space["check"](lambda *args, **named: plain(function(*args, **named)))
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     """`value` if it is made of exact builtin types. Raises TypeError for anything that could lie about itself."""
     kind = type(value)
     if kind in PLAIN:

@@ -6,6 +6,7 @@ A server that dies twice on one question, and starts well in between, leaves tha
 undecided; a server that does not start is an error of ours and never a verdict.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -27,11 +28,11 @@ class JudgeError(Exception):
     """The judge itself failed. Says nothing about any answer."""
 
 
-class Late(Exception):
+class LateError(Exception):
     """No answer by the deadline; the server has been killed."""
 
 
-class Died(Exception):
+class DiedError(Exception):
     """The server ended without an answer."""
 
 
@@ -64,7 +65,7 @@ class Server:
         self.buffer = b""
         try:
             ready = self._line(time.monotonic() + STARTUP_SECONDS)
-        except (Late, Died) as error:
+        except (LateError, DiedError) as error:
             self.close()
             raise JudgeError(f"{kind.name} server: did not start ({type(error).__name__.lower()})") from error
         if ready != b"ready":
@@ -72,7 +73,7 @@ class Server:
             raise JudgeError(f"{kind.name} server: said {ready[:80]!r} instead of 'ready'")
 
     def ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """One question. Raises Late or Died, after which the server is gone."""
+        """One question. Raises LateError or DiedError, after which the server is gone."""
         assert self.process.stdin is not None
         deadline = time.monotonic() + seconds
         try:
@@ -80,8 +81,8 @@ class Server:
             answer = json.loads(self._line(deadline))
         except BrokenPipeError as error:
             self.close()
-            raise Died from error
-        except (Late, Died):
+            raise DiedError from error
+        except (LateError, DiedError):
             self.close()
             raise
         assert isinstance(answer, dict)
@@ -89,10 +90,8 @@ class Server:
 
     def close(self) -> None:
         """Kill it with all it started in its session, and reap it."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -104,10 +103,10 @@ class Server:
         while b"\n" not in self.buffer:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-                raise Late
+                raise LateError
             read = os.read(descriptor, READ_BYTES)
             if not read:
-                raise Died
+                raise DiedError
             self.buffer += read
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line
@@ -123,12 +122,12 @@ class Crew:
         self.started = 0
 
     def ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-        """The answer; None when the question took down two servers. Raises Late when time is up."""
+        """The answer; None when the question took down two servers. Raises LateError when time is up."""
         for _ in range(2):
             server = self._take()
             try:
                 answer = server.ask(question, seconds)
-            except Died:
+            except DiedError:
                 continue
             with self.lock:
                 self.idle.append(server)
