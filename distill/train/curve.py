@@ -62,7 +62,12 @@ class Curve(Generic[P]):
         self.path = out / CURVE
         rows = [row for row in read_jsonl(self.path, kind) if row.step <= step] if step else []
         write_jsonl(self.path, rows)
-        self.began = time.monotonic() - (rows[-1].seconds if rows else 0.0)
+        self.last: P | None = rows[-1] if rows else None
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clock, where the last row left it."""
+        self.began = time.monotonic() - (self.last.seconds if self.last else 0.0)
 
     def seconds(self) -> float:
         """Seconds of training so far, earlier attempts included."""
@@ -72,6 +77,7 @@ class Curve(Generic[P]):
         """Append a row."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(row.to_json() + "\n")
+        self.last = row
 
     def sync(self) -> None:
         """Bring the rows so far onto the disk; called before a state that counts on them."""

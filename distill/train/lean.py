@@ -72,7 +72,7 @@ class Lean:
         trainer.model.load_state_dict(weights)
 
 
-def arguments(out: Path, config: TrainConfig, steps: int, seed: int) -> dict[str, Any]:
+def arguments(out: Path, config: TrainConfig, steps: int, log_every: int, seed: int) -> dict[str, Any]:
     """Keywords of TRL's config classes that `sft` and `rl` share."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("WORLD_SIZE: training runs in one process; start it without torchrun")
@@ -85,7 +85,7 @@ def arguments(out: Path, config: TrainConfig, steps: int, seed: int) -> dict[str
         "activation_checkpointing": False,
         "max_grad_norm": config.clip_norm,
         "logging_strategy": "steps",
-        "logging_steps": config.log_every,
+        "logging_steps": log_every,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps" if config.save_every else "no",
         "save_steps": config.save_every or 1,

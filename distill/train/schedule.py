@@ -31,8 +31,6 @@ class TrainConfig(StageConfig):
     """Share of all steps, at the end, over which the rate falls to zero."""
     bf16: bool = False
     """Run matrix products in bfloat16 (autocast); weights and optimizer stay float32."""
-    log_every: int = Field(default=10, gt=0)
-    """Steps between rows of curve.jsonl."""
     save_every: int = Field(default=100, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
 

@@ -48,6 +48,8 @@ class SftConfig(TrainConfig):
     """What to do with longer rows: stop before training, or leave them out and count them."""
     packing: bool = False
     """Put rows of a batch end to end instead of padding them; they do not see each other."""
+    log_every: int = Field(default=10, gt=0)
+    """Steps between rows of curve.jsonl."""
     allow_contaminated: bool = False
     """Train on data that was never compared with the benchmarks."""
 
@@ -130,7 +132,7 @@ def _train(
         begun * parts,
         lambda batch: collate([{"input_ids": columns[row][0], "labels": columns[row][1]} for row in batch]),
     )
-    kwargs = arguments(states.folder, config, steps, seed)
+    kwargs = arguments(states.folder, config, steps, config.log_every, seed)
     settings = SFTConfig(
         **kwargs, gradient_accumulation_steps=parts, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
     )
@@ -148,6 +150,7 @@ def _train(
             processing_class=loaded.tokenizer,
             optimizers=optimizers(loaded.model, config, steps),
         )
+        trainer.curve.begin()
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
 
