@@ -54,7 +54,7 @@ class StudentImportConfig(StageConfig):
 def student_import(out: Path, config: StudentImportConfig, *, seed: int, progress: Progress) -> Report:
     """Write the checkpoint folder of a GGUF file. Nothing is random: the seed has no effect."""
     path = gguf_file(config.source)
-    tokenizer, notes = _tokenizer(path)
+    tokenizer, notes = import_tokenizer(path)
     model = _model(path, config.dtype)
     content = file_fingerprint(path)
     save_checkpoint(model, tokenizer, out, Lineage(name=path.stem, stage="student-import", data=content))
@@ -100,7 +100,7 @@ def _model(path: Path, dtype: str) -> Any:
     )
 
 
-def _tokenizer(path: Path) -> tuple[Any, tuple[str, ...]]:
+def import_tokenizer(path: Path) -> tuple[Any, tuple[str, ...]]:
     """The tokenizer with our template, and what a reader should know about it."""
     from transformers import AutoTokenizer
 
