@@ -8,14 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from distill.curate.config import CurateConfig
 from distill.curate.filters import Row, Sieved
 from distill.records import Example, Trace, Verdict
 from distill.runs import write_durably
-
-if TYPE_CHECKING:
-    from distill.curate.stage import CurateConfig
 
 
 @dataclass(slots=True)
@@ -36,7 +34,7 @@ class Sources:
 
 
 def write_card(
-    path: Path, config: "CurateConfig", sources: Sources, sieved: Sieved, mark: dict[str, Any], checksum: str
+    path: Path, config: CurateConfig, sources: Sources, sieved: Sieved, mark: dict[str, Any], checksum: str
 ) -> None:
     """Markdown with a front matter the hub reads."""
     kept = len(sieved.kept)

@@ -5,11 +5,12 @@ order, so the first of two equal ones stays. Does not change a row.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from distill.curate.decontaminate import HeldOut, Match, Shared
 from distill.curate.normalize import squeezed
+from distill.progress import Progress
 from distill.prompts import Chat
 from distill.records import Message, Problem, Record
 
@@ -54,12 +55,12 @@ class Filter:
     look: Callable[[Row], tuple[str, str] | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Count:
     """What one filter did."""
 
     name: str
-    before: int
+    before: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -77,31 +78,31 @@ class Sieved:
     counts: list[Count]
 
 
-def sieve(rows: Sequence[Row], filters: Iterable[Filter]) -> Sieved:
-    """Apply the filters one after another."""
-    kept, dropped, counts = list(rows), [], []
-    for filter_ in filters:
-        count = Count(filter_.name, len(kept))
-        passed = []
-        for row in kept:
-            found = filter_.look(row)
-            if found is None:
-                passed.append(row)
-                continue
+def sieve(rows: Sequence[Row], filters: Sequence[Filter], progress: Progress) -> Sieved:
+    """Pass each row through the filters until one drops it."""
+    sieved = Sieved([], [], [Count(filter_.name) for filter_ in filters])
+    with progress.task("curate", total=len(rows), unit="traces") as task:
+        for row in rows:
+            dropped = _first_drop(row, filters, sieved.counts)
+            if dropped is None:
+                sieved.kept.append(row)
+            else:
+                sieved.dropped.append(dropped)
+            task.advance()
+    return sieved
+
+
+def _first_drop(row: Row, filters: Sequence[Filter], counts: Sequence[Count]) -> Dropped | None:
+    for filter_, count in zip(filters, counts, strict=True):
+        count.before += 1
+        found = filter_.look(row)
+        if found is not None:
             reason, detail = found
             count.reasons[reason] += 1
-            dropped.append(
-                Dropped(
-                    trace_id=row.trace_id,
-                    problem_id=row.problem.id,
-                    filter=filter_.name,
-                    reason=reason,
-                    detail=detail,
-                )
+            return Dropped(
+                trace_id=row.trace_id, problem_id=row.problem.id, filter=filter_.name, reason=reason, detail=detail
             )
-        kept = passed
-        counts.append(count)
-    return Sieved(kept, dropped, counts)
+    return None
 
 
 def trainable() -> Filter:

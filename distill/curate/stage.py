@@ -9,12 +9,10 @@ Does not judge correctness (the judge has done so) and does not tokenize for tra
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
-
-from pydantic import Field, model_validator
 
 from distill.curate.card import Sources, examples_parquet, write_card
-from distill.curate.decontaminate import HeldOut, Match, Method
+from distill.curate.config import CurateConfig
+from distill.curate.decontaminate import HeldOut, Match
 from distill.curate.filters import (
     Filter,
     Row,
@@ -33,51 +31,13 @@ from distill.jsonl import write_jsonl
 from distill.ledger import read_ledger
 from distill.progress import Progress
 from distill.prompts import THINK, Chat, join_thought
-from distill.recipe import StageConfig, file_fingerprint
+from distill.recipe import file_fingerprint
 from distill.records import Example, Message, Problem, Trace, Verdict, fingerprint
 from distill.runs import Report
-from distill.selection import Ask, Instruction, asking, read_problems
+from distill.selection import Ask, asking, read_problems
 
 EXAMPLES, PARQUET, CARD = "examples.jsonl", "examples.parquet", "card.md"
 DROPPED, MATCHES = "dropped.jsonl", "decontamination.jsonl"
-
-
-class CurateConfig(StageConfig):
-    """Which traces become examples, and in what order."""
-
-    inputs: ClassVar[tuple[str, ...]] = ("traces", "problems", "against", "tokenizer")
-    traces: str | tuple[str, ...]
-    """Harvest steps."""
-    problems: str
-    """Step or file with the problems the traces answer."""
-    against: str | tuple[str, ...]
-    """Steps or files whose test-split problems the examples must not touch."""
-    tokenizer: str | None = None
-    """Checkpoint whose tokenizer counts `max_tokens`; the student's."""
-    keep: Literal["verified", "all"] = "verified"
-    """verified: judged correct; all: every completion that ended by itself, whatever its verdict."""
-    thought: Literal["keep", "drop"] = "keep"
-    """drop leaves the answer alone, for a student that is not to think aloud."""
-    instruction: Instruction = "none"
-    """What the user turn says after the problem."""
-    decontaminate: Method = "13-gram"
-    """How held-out problems are looked for; by-construction is for families split by a stable hash."""
-    max_per_problem: int | None = Field(default=None, gt=0)
-    """Examples a problem, the first ones sampled; None keeps all."""
-    max_tokens: int | None = Field(default=None, gt=0)
-    """Longest example kept, in student tokens, prompt included; needs `tokenizer`."""
-    order: Literal["level", "length", "none"] = "none"
-    """level: easy first, shuffled within a level; length: short first; none: as the problems stand."""
-
-    @model_validator(mode="after")
-    def _fields_fit_together(self) -> "CurateConfig":
-        if not self.traces:
-            raise ValueError("traces: expected at least one harvest step, got none")
-        if not self.against:
-            raise ValueError("against: expected at least one step or file of held-out problems, got none")
-        if (self.max_tokens is None) != (self.tokenizer is None):
-            raise ValueError("max_tokens and tokenizer: either both or neither")
-        return self
 
 
 def curate(
@@ -100,12 +60,11 @@ def curate(
     held_out = _held_out(against)
     known = {problem.id: problem for problem in read_problems(problems)}
     sources = Sources(harvests=tuple(path.name for path in traces), problems=problems.name)
-    rows = _rows(traces, known, config, sources, problems)
+    rows = _rows(traces, known, config, sources, problems, progress)
     matches: list[Match] = []
     lengths: dict[str, int] = {}
-    with progress.task("curate", total=len(rows), unit="traces") as task:
-        sieved = sieve(rows, _filters(config, HeldOut(held_out, config.decontaminate), matches, chat, lengths))
-        task.advance(len(rows))
+    filters = _filters(config, HeldOut(held_out, config.decontaminate), matches, chat, lengths)
+    sieved = sieve(rows, filters, progress)
     if not sieved.kept:
         reasons = _reasons(sieved)
         why = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
@@ -140,22 +99,31 @@ def _held_out(against: Sequence[Path]) -> list[Problem]:
 
 
 def _rows(
-    traces: Sequence[Path], known: Mapping[str, Problem], config: CurateConfig, sources: Sources, problems: Path
+    traces: Sequence[Path],
+    known: Mapping[str, Problem],
+    config: CurateConfig,
+    sources: Sources,
+    problems: Path,
+    progress: Progress,
 ) -> list[Row]:
     """Every stored trace once, in the order of the problems and of the samples drawn."""
     ask = asking(config.instruction)
     place = {problem_id: number for number, problem_id in enumerate(known)}
     rows: dict[str, tuple[tuple[int, int, int, str], Row]] = {}
     strangers: list[str] = []
-    for folder in traces:
-        verdicts = {verdict.trace_id: verdict for verdict in read_ledger(folder / VERDICTS, Verdict)}
-        for trace in read_ledger(folder / TRACES, Trace):
-            sources.count(trace, verdicts.get(trace.id))
-            if trace.problem_id not in known:
-                strangers.append(trace.problem_id)
-                continue
-            key = place[trace.problem_id], trace.round, trace.sample_index, trace.id
-            rows[trace.id] = key, _row(known[trace.problem_id], trace, verdicts.get(trace.id), config, ask)
+    with progress.task("curate: reading", unit="traces") as task:
+        for folder in traces:
+            verdicts = {verdict.trace_id: verdict for verdict in read_ledger(folder / VERDICTS, Verdict)}
+            for trace in read_ledger(folder / TRACES, Trace):
+                task.advance()
+                if trace.id in rows:
+                    continue
+                sources.count(trace, verdicts.get(trace.id))
+                if trace.problem_id not in known:
+                    strangers.append(trace.problem_id)
+                    continue
+                key = place[trace.problem_id], trace.round, trace.sample_index, trace.id
+                rows[trace.id] = key, _row(known[trace.problem_id], trace, verdicts.get(trace.id), config, ask)
     if strangers:
         raise UserError(
             f"{problems}: has no problem {strangers[0]!r}, which {len(strangers):,} traces answer; "
