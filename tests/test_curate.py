@@ -164,6 +164,14 @@ def test_an_answers_only_row_without_an_answer_is_dropped(world: World) -> None:
     assert world.dropped() == {silent: "empty"}
 
 
+def test_verdicts_reached_beside_the_program_can_be_believed_on_demand_but_never_without_a_sandbox(
+    world: World,
+) -> None:
+    beside, bare = world.say(text="a", isolation="in-process"), world.say(text="b", isolation="none")
+    world.curate(in_process="keep")
+    assert (world.kept(), world.dropped()) == ([beside], {bare: "not-isolated"})
+
+
 def test_the_first_of_two_equal_texts_stays(world: World) -> None:
     first, same = world.say("p1", " a  b"), world.say("p1", " a b\n")
     other = world.say("p2", " a b")

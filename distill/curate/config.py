@@ -23,6 +23,8 @@ class CurateConfig(StageConfig):
     """Checkpoint whose tokenizer counts `max_tokens`; the student's."""
     keep: Literal["verified", "all"] = "verified"
     """verified: judged correct; all: every completion that ended by itself, whatever its verdict."""
+    in_process: Literal["keep", "drop"] = "drop"
+    """Programs judged correct inside their judge's own process, where a hostile one could forge its verdict."""
     thought: Literal["keep", "drop"] = "keep"
     """drop leaves the answer alone, for a student that is not to think aloud."""
     instruction: Instruction = "none"

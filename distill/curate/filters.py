@@ -28,8 +28,8 @@ class Row:
     verdict: str
     """Status of its verdict, or `unjudged`."""
     why: str
-    isolated: bool
-    """False when a program's verdict was reached inside the judge's own process."""
+    isolation: str | None
+    """Programs only: how the candidate was kept apart from its judge."""
 
     @property
     def text(self) -> str:
@@ -120,14 +120,15 @@ def trainable() -> Filter:
     return Filter("trainable", look)
 
 
-def verified() -> Filter:
-    """Only traces judged correct, and never on the word of a judge its program could reach."""
+def verified(*, in_process: bool) -> Filter:
+    """Only traces judged correct; `in_process` also believes a judge its program could reach."""
+    forgeable = ("none",) if in_process else ("none", "in-process")
 
     def look(row: Row) -> tuple[str, str] | None:
         if row.verdict != "correct":
             return row.verdict, row.why
-        if not row.isolated:
-            return "not-isolated", "the program ran inside its judge's process"
+        if row.isolation in forgeable:
+            return "not-isolated", f"the program could reach its judge ({row.isolation})"
         return None
 
     return Filter("verified", look)

@@ -140,7 +140,7 @@ def _row(problem: Problem, trace: Trace, verdict: Verdict | None, config: Curate
         finished=trace.finish == "stop",
         verdict=verdict.status if verdict else "unjudged",
         why=verdict.why if verdict else "",
-        isolated=verdict is None or verdict.isolation not in ("in-process", "none"),
+        isolation=verdict.isolation if verdict else None,
     )
 
 
@@ -158,7 +158,7 @@ def _filters(
 ) -> list[Filter]:
     filters = [trainable()]
     if config.keep == "verified":
-        filters.append(verified())
+        filters.append(verified(in_process=config.in_process == "keep"))
     filters += [distinct(), clean(held_out, matches)]
     if chat is not None and config.max_tokens is not None:
         filters.append(short_enough(chat, config.max_tokens, lengths))
