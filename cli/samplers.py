@@ -1,0 +1,94 @@
+"""Which sampler a harvest or a bench speaks through: engine, oracle, endpoint or replay."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cli.loading import Folders
+from distill.errors import UserError
+from distill.harvest import HarvestConfig
+from distill.recipe import StepContext
+from distill.records import Message, Problem, fingerprint
+from distill.sampling.protocols import Sampler
+from distill.selection import Ask, asking, read_problems, select
+
+CACHE_BYTES = 2 << 30
+"""Memory an engine may use for its cache on this machine."""
+MAX_SLOTS = 512
+"""Rows sampled together; past this a step gains little on CPU."""
+
+
+def engine_sampler(folder: Path, problems: Sequence[Problem], ask: Ask, max_tokens: int, samples: int) -> Sampler:
+    """Our engine over a checkpoint folder, sized for these problems and no larger."""
+    import torch
+
+    from distill.prompts import Chat
+    from distill.sampling.engine import EngineSampler
+
+    loader = Folders()
+    loaded = loader.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model)
+    capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
+    row_bytes = decoder.cache_values_per_token * loaded.model.dtype.itemsize * capacity
+    slots = max(1, min(MAX_SLOTS, len(problems) * samples, CACHE_BYTES // row_bytes))
+    return EngineSampler(loaded, decoder, name=folder.name, slots=slots, capacity=capacity)
+
+
+@contextmanager
+def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
+    """The sampler of a harvest table, and a fingerprint of the chat template it renders with."""
+    config: HarvestConfig = context.config
+    problems = read_problems(context.path("problems"))
+    if config.sampler == "engine":
+        chosen = select(problems, config.select, context.path("problems"))
+        ask = asking(config.instruction)
+        sampler = engine_sampler(context.path("model"), chosen, ask, config.max_tokens, config.samples)
+        yield sampler, _template(sampler)
+    elif config.sampler == "oracle":
+        from distill.sampling.oracle import OracleSampler
+
+        yield OracleSampler(problems, error_rate=config.error_rate or 0.0), ""
+    elif config.sampler == "replay":
+        from distill.sampling.replay import open_recording
+
+        assert config.replay is not None, "checked with the config"
+        yield open_recording(config.replay, context.data), ""
+    else:
+        with _endpoint(config) as sampler:
+            yield sampler, ""
+
+
+@contextmanager
+def _endpoint(config: HarvestConfig) -> Iterator[Sampler]:
+    """A server by its url, or llama.cpp started on loopback for as long as the step lasts."""
+    from distill.sampling.endpoint import EndpointSampler
+
+    endpoint = config.endpoint
+    assert endpoint is not None, "checked with the config"
+    if not endpoint.serve:
+        yield EndpointSampler(endpoint)
+        return
+    from students.gguf import gguf_file
+    from students.llama_server import llama_server
+
+    with llama_server(gguf_file(endpoint.serve), model=endpoint.model, threads=os.cpu_count()) as url:
+        yield EndpointSampler(endpoint.model_copy(update={"url": url, "serve": ""}))
+
+
+def _template(sampler: Any) -> str:
+    return fingerprint(sampler.chat.prompt_text((Message(role="user", content="x"),)))
+
+
+def tokenizer_named(name: str) -> Any:
+    """The miniature's tokenizer, or the one of a folder."""
+    if name == "mini":
+        from distill.problems.vocabulary import mini_tokenizer
+
+        return mini_tokenizer()
+    from transformers import AutoTokenizer
+
+    if not Path(name).is_dir():
+        raise UserError(f"tokenizer {name!r}: expected 'mini' or a folder")
+    return AutoTokenizer.from_pretrained(name, local_files_only=True)

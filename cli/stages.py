@@ -1,0 +1,149 @@
+"""Every stage with its function and config: the one place where all rooms meet."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cli.loading import Folders
+from cli.samplers import engine_sampler, harvest_sampler, tokenizer_named
+from distill.curate.stage import CurateConfig, curate
+from distill.harvest import HarvestConfig, harvest
+from distill.judge import Judge
+from distill.problems.benchmarks import benchmark_files
+from distill.problems.stage import ProblemsConfig, problems
+from distill.prompts import Chat
+from distill.recipe import Stage, StepContext
+from distill.runs import Report
+from distill.sampling.replay import ReplaySampler, recording_file, write_labels
+from distill.selection import asking, read_problems, select
+from distill.train.rl import RlConfig, rl
+from distill.train.sft import SftConfig, sft
+from evals.bench import BenchConfig, bench, checkpoint_names
+from evals.report.stage import ReportConfig, report
+from students.gguf import StudentImportConfig, gguf_file, student_import
+from students.init import StudentInitConfig, student_init
+from students.quantize import QuantizeConfig, quantize
+from teacher.init import TeacherInitConfig, teacher_init
+
+
+def _problems(c: StepContext) -> Report:
+    return problems(c.out, c.config, data=c.data, seed=c.seed, progress=c.progress)
+
+
+def _problem_files(config: ProblemsConfig, data: Path) -> Iterable[Path]:
+    return benchmark_files(config.benchmark, config.split, data) if config.benchmark else ()
+
+
+def _harvest(c: StepContext) -> Report:
+    with harvest_sampler(c) as (sampler, template), Judge() as judge:
+        done = harvest(
+            c.path("problems"),
+            c.out,
+            c.config,
+            sampler=sampler,
+            judge=judge,
+            seed=c.seed,
+            progress=c.progress,
+            chat_fingerprint=template,
+        )
+        if isinstance(sampler, ReplaySampler):
+            write_labels(c.out, sampler)
+    return done
+
+
+def _harvest_files(config: HarvestConfig, data: Path) -> Iterable[Path]:
+    if config.replay is not None:
+        return (recording_file(config.replay, data),)
+    return (gguf_file(config.endpoint.serve),) if config.endpoint is not None and config.endpoint.serve else ()
+
+
+def _curate(c: StepContext) -> Report:
+    chat = Chat(Folders().load(c.path("tokenizer")).tokenizer) if "tokenizer" in c.inputs else None
+    against = c.inputs.get("against", ())
+    return curate(
+        c.inputs["traces"], c.path("problems"), against, c.out, c.config, seed=c.seed, progress=c.progress, chat=chat
+    )
+
+
+def _teacher_init(c: StepContext) -> Report:
+    tokenizer = tokenizer_named(c.config.tokenizer)
+    return teacher_init(c.out, c.config, tokenizer=tokenizer, seed=c.seed, progress=c.progress)
+
+
+def _student_init(c: StepContext) -> Report:
+    tokenizer = tokenizer_named(c.config.tokenizer)
+    return student_init(c.out, c.config, tokenizer=tokenizer, seed=c.seed, progress=c.progress)
+
+
+def _student_import(c: StepContext) -> Report:
+    return student_import(c.out, c.config, seed=c.seed, progress=c.progress)
+
+
+def _import_files(config: StudentImportConfig, data: Path) -> Iterable[Path]:
+    return (gguf_file(config.source),)
+
+
+def _sft(c: StepContext) -> Report:
+    return sft(c.path("data"), c.path("model"), c.out, c.config, loader=Folders(), seed=c.seed, progress=c.progress)
+
+
+def _rl(c: StepContext) -> Report:
+    with Judge() as judge:
+        return rl(
+            c.path("model"),
+            c.path("problems"),
+            c.out,
+            c.config,
+            loader=Folders(),
+            judge=judge,
+            seed=c.seed,
+            progress=c.progress,
+        )
+
+
+def _quantize(c: StepContext) -> Report:
+    return quantize(c.path("model"), c.out, c.config, seed=c.seed, progress=c.progress)
+
+
+def _bench(c: StepContext) -> Report:
+    config: BenchConfig = c.config
+    path, ask = c.path("problems"), asking(config.instruction)
+
+    def sampler_for(folder: Path) -> Any:
+        asked = select(read_problems(path), config.select, path)
+        return engine_sampler(folder, asked, ask, config.max_tokens or 0, config.samples)
+
+    with Judge() as judge:
+        return bench(
+            checkpoint_names(c.inputs.get("checkpoints", ())),
+            path,
+            c.out,
+            config,
+            traces=c.inputs.get("traces", ()),
+            sampler_for=sampler_for,
+            judge=judge,
+            seed=c.seed,
+            progress=c.progress,
+        )
+
+
+def _report(c: StepContext) -> Report:
+    return report(c.inputs["bench"], c.inputs.get("runs", ()), c.out, c.config, progress=c.progress)
+
+
+REGISTRY = {
+    stage.name: stage
+    for stage in (
+        Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
+        Stage("harvest", HarvestConfig, _harvest, reads=_harvest_files),
+        Stage("curate", CurateConfig, _curate),
+        Stage("teacher-init", TeacherInitConfig, _teacher_init),
+        Stage("student-init", StudentInitConfig, _student_init),
+        Stage("student-import", StudentImportConfig, _student_import, reads=_import_files),
+        Stage("sft", SftConfig, _sft),
+        Stage("rl", RlConfig, _rl),
+        Stage("quantize", QuantizeConfig, _quantize),
+        Stage("bench", BenchConfig, _bench),
+        Stage("report", ReportConfig, _report),
+    )
+}

@@ -1,0 +1,152 @@
+"""The command line: bad input is one clear line and exit code 2; good input runs and says what it did."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.run_command import STAGES
+from cli.stages import REGISTRY
+from distill.recipe import SHIPPED, load_recipe
+from distill.runs import hold
+
+SMALL = """
+[problems.families.stories]
+levels = [1, 2]
+train = 20
+test = 5
+[traces]
+stage = "harvest"
+problems = "problems"
+sampler = "oracle"
+error_rate = 0.2
+max_tokens = 100
+[curate]
+traces = "traces"
+problems = "problems"
+against = "problems"
+decontaminate = "by-construction"
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def distill(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command as a user types it."""
+    command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(SHIPPED.parent.parent)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+def complaint(*arguments: object, cwd: Path | None = None) -> str:
+    """The message of a command that must exit with 2, without a traceback."""
+    done = distill(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip()
+
+
+def test_help_names_every_stage_and_stays_light() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = distill("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    assert all(f"  {name} " in done.stdout for name in STAGES)
+    assert (after.ru_maxrss - before.ru_maxrss) < 200_000, "help loads something heavy (kB)"
+
+
+def test_commands_and_registry_name_the_same_stages() -> None:
+    assert list(STAGES) == list(REGISTRY)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_key_of_every_stage_is_explained(stage: str) -> None:
+    fields = REGISTRY[stage].config.model_fields
+    assert {key for key, field in fields.items() if not field.description} == set()
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_parses_and_says_what_was_run(path: Path) -> None:
+    recipe = load_recipe(path, REGISTRY)
+    assert recipe.steps
+    assert recipe.status
+
+
+def test_recipe_runs_then_is_done(small: Path, tmp_path: Path) -> None:
+    arguments = ("run", "--recipe", small, "--out", tmp_path / "out", "--json")
+    first = [json.loads(line) for line in distill(*arguments).stdout.splitlines()]
+    again = [json.loads(line) for line in distill(*arguments).stdout.splitlines()]
+    assert [(row["step"], row["ran"]) for row in first] == [("problems", True), ("traces", True), ("curate", True)]
+    assert [row["ran"] for row in again] == [False, False, False]
+    assert 0 < first[2]["report"]["counts"]["kept"] < 40
+
+
+def test_from_reads_another_main_input(small: Path, tmp_path: Path) -> None:
+    distill("run", "--recipe", small, "--out", tmp_path / "out", "--quiet")
+    problems = tmp_path / "out/problems/problems.jsonl"
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(line for line in problems.read_text().splitlines(keepends=True)[:7]))
+    done = distill("harvest", "--recipe", small, "--out", tmp_path / "out", "--from", few, "--json")
+    assert json.loads(done.stdout)["report"]["counts"]["problems"] == 7
+
+
+def test_unknown_key_is_named_with_a_suggestion(small: Path) -> None:
+    text = complaint("run", "--recipe", small, "--set", "traces.eror_rate=0.1")
+    assert text == f"{small}: [traces] eror_rate: unknown key (did you mean error_rate?)"
+
+
+def test_unknown_step_is_named(small: Path) -> None:
+    assert "no step 'curat' (did you mean curate?)" in complaint("run", "--recipe", small, "--to", "curat")
+
+
+def test_missing_recipe_is_named() -> None:
+    assert complaint("run", "--recipe", "./none.toml") == "none.toml: no such recipe file"
+
+
+def test_missing_input_says_what_is_missing(small: Path, tmp_path: Path) -> None:
+    text = complaint("curate", "--recipe", small, "--out", tmp_path / "out")
+    assert text.startswith(f"{tmp_path}/out/traces: not a complete run folder")
+
+
+def test_every_malformed_line_is_named(small: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": 1}\nnot json\n')
+    lines = complaint("harvest", "--recipe", small, "--out", tmp_path / "out", "--from", bad).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"{bad}:1", f"{bad}:2"]
+
+
+def test_folder_that_is_no_checkpoint_is_named(small: Path, tmp_path: Path) -> None:
+    distill("run", "--recipe", small, "--out", tmp_path / "out", "--quiet")
+    small.write_text(SMALL + f'[sft]\ndata = "curate"\nmodel = "{tmp_path}/"\nsteps = 1\n')
+    text = complaint("sft", "--recipe", small, "--out", tmp_path / "out")
+    assert "not a checkpoint folder (config.json is missing" in text
+
+
+def test_step_held_by_another_process_is_refused(small: Path, tmp_path: Path) -> None:
+    with hold(tmp_path / "out/problems"):
+        text = complaint("run", "--recipe", small, "--out", tmp_path / "out")
+    assert f"held by process {os.getpid()}" in text
+
+
+def test_curate_that_keeps_nothing_is_an_error(small: Path, tmp_path: Path) -> None:
+    text = complaint("run", "--recipe", small, "--out", tmp_path / "out", "--set", "traces.error_rate=1.0")
+    assert "keeps nothing" in text or "kept none" in text or "nothing" in text
+
+
+def test_full_disk_is_one_line(small: Path) -> None:
+    done = complaint("run", "--recipe", small, "--out", "/dev/full/x")
+    assert "/dev/full" in done
+
+
+def test_stage_with_several_steps_asks_which(tmp_path: Path) -> None:
+    text = complaint("sft", "--recipe", "mini", "--out", tmp_path)
+    assert "several steps of stage sft; choose with --step" in text
