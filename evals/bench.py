@@ -132,23 +132,26 @@ def checkpoint_names(folders: Iterable[Path]) -> dict[str, Path]:
 def _write(examined: Mapping[str, Examined], asked: int, out: Path, config: BenchConfig) -> Report:
     scores: list[Score] = []
     groups = {}
-    notes = []
+    notes: dict[str, list[str]] = {}
     for name, found in examined.items():
         items, bad = without_bad_gold(found.items)
         if not items:
             raise UserError(f"{name}: none of its {bad} problems can be judged (gold_bad)")
         groups[name] = group(items)
         scores += score(groups[name], name, found.fingerprint, found.protocol, sorted({1, *config.k}))
-        notes += _notes(name, found, bad, asked)
+        for note in _notes(found, bad, asked):
+            notes.setdefault(note, []).append(name)
     paired = [row for a, b in config.compare for row in pair(a, b, groups)]
     disagreements = [row for found in examined.values() for row in found.disagreements]
     write_jsonl(out / ITEMS, (item for found in examined.values() for item in found.items))
     write_jsonl(out / SCORES, scores)
     write_jsonl(out / PAIRED, paired)
+    everyone = len(examined) if len(examined) > 1 else 0
+    said = [f"{'all' if len(who) == everyone else ', '.join(who)}: {note}" for note, who in notes.items()]
     labels = sum(found.labels for found in examined.values())
     if labels:
         write_jsonl(out / DISAGREEMENTS, disagreements)
-        notes.append(f"{labels:,} labels compared, the judge disagrees with {len(disagreements):,}: {DISAGREEMENTS}")
+        said.append(f"{labels:,} labels compared, the judge disagrees with {len(disagreements):,}: {DISAGREEMENTS}")
     return Report(
         counts={
             "checkpoints": len(examined),
@@ -159,22 +162,22 @@ def _write(examined: Mapping[str, Examined], asked: int, out: Path, config: Benc
             "disagreements": len(disagreements),
         },
         tokens=sum(found.tokens for found in examined.values()),
-        lines=(*table(scores, paired), *notes),
-        marks=_marks(scores, paired),
+        lines=(*table(scores, paired), *said),
+        marks={**_marks(scores, paired), "notes": said},
     )
 
 
-def _notes(name: str, found: Examined, bad: int, asked: int) -> list[str]:
+def _notes(found: Examined, bad: int, asked: int) -> list[str]:
     """What a reader must know before quoting the score."""
     statuses = Counter(item.status for item in found.items)
     notes = []
     if bad:
-        notes.append(f"{name}: {bad:,} problems left out, their reference answer cannot be judged")
+        notes.append(f"{bad:,} problems left out, their reference answer cannot be judged")
     if doubtful := statuses["timeout"] + statuses["undecided"]:
-        notes.append(f"{name}: {doubtful:,} timed out or undecided, counted as not solved")
+        notes.append(f"{doubtful:,} timed out or undecided, counted as not solved")
     answered = len({item.problem_id for item in found.items})
     if answered < asked:
-        notes.append(f"{name}: answers {answered:,} of {asked:,} problems; the score is over those")
+        notes.append(f"answers {answered:,} of {asked:,} problems; the score is over those")
     return notes
 
 

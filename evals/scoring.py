@@ -120,7 +120,8 @@ def pair(a: str, b: str, items: Mapping[str, Grouped]) -> list[Paired]:
 def table(scores: Sequence[Score], paired: Sequence[Paired]) -> tuple[str, ...]:
     """Scores of `all` and each family, pass@1 by level, then the paired differences: aligned plain text."""
     blocks = [_score_rows(scores), _level_rows(scores), _paired_rows(paired)]
-    return tuple(line for block in blocks if len(block) > 1 for line in aligned(block))
+    lines = [line for block in blocks if len(block) > 1 for line in ("", *aligned(block))]
+    return tuple(lines[1:])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Report: one self-contained HTML page about a run. `stage` is the way in."""
