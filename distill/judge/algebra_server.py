@@ -53,12 +53,12 @@ def serve() -> None:
 
 
 def judge(gold: list[Any], ask: dict[str, str], parse: Parse, verify: Verify) -> dict[str, str]:
-    """Correct, wrong, undecided or gold_bad."""
+    """Correct, wrong, unparsed or gold_bad."""
     if not gold:
         return {"status": "gold_bad", "why": f"the gold answer {ask['gold'][:80]!r} cannot be read"}
     said = read(ask["said"], parse)
     if not said:
-        return {"status": "wrong", "why": "not readable as mathematics"}
+        return {"status": "unparsed", "why": "not readable as mathematics"}
     equal = verify(gold, said, timeout_seconds=None, raise_on_error=True)
     if equal and exactly_different(gold[0], said[0]):
         return {"status": "wrong", "why": "equal only after rounding"}

@@ -33,7 +33,11 @@ NOT_A_UNIT = re.compile(
 )
 """Words behind a number that change its value."""
 BASE = re.compile(r"^([0-9A-Za-z]+)_\{?(\d+)\}?$")
-EXPLOSIVE = re.compile(r"\d{4,}\s*!|!\s*!|\)\s*!|\}\s*!|\^\s*\{?\s*\(?-?\d{5,}|(?:\^[^^]*){3}|\\(?:sum|prod|int)\b")
+EXPLOSIVE = re.compile(
+    r"\d{4,}\s*!|[!)}]\s*!"  # 10000! (2n)! 3!!
+    r"|\^\s*\{?\s*\(?-?\d{5,}|\^\s*(?:\d+|\{\s*\d+)\s*\^"  # 2^{100000} 9^9^9
+    r"|\\(?:sum|prod|int)(?![A-Za-z])"
+)
 """Factorials of large numbers or of expressions, huge exponents, towers, sums and integrals."""
 
 

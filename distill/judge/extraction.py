@@ -16,7 +16,7 @@ from distill.prompts import END_THINK, THINK, split_thought
 LONGEST_UNMARKED = 200
 """Characters of an unmarked text that can still be an answer rather than prose."""
 
-BOX = re.compile(r"\\f?boxed\s*")
+BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 HASHES = re.compile(r"####[ \t]*([^\n]+)")
 PHRASE = re.compile(r"\banswer\s*(?:is|was|:|=)\s*:?\s*", re.IGNORECASE)
 SENTENCE_END = re.compile(r"\.(?=\s|$)|\n")

@@ -1,0 +1,71 @@
+"""Extraction: the marked answer wins, the last of several counts, a thought is no answer."""
+
+import pytest
+
+from distill.judge.extraction import extract, final_part
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        pytest.param(r"so \boxed{9}", "9", id="boxed"),
+        pytest.param(r"\boxed{ 9 }", "9", id="boxed in words"),
+        pytest.param(r"\boxed{3} no, \boxed{5}", "5", id="last box"),
+        pytest.param(r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", id="nested braces"),
+        pytest.param(r"\boxed{\left\{1\right.}", r"\left\{1\right.", id="escaped brace is not a brace"),
+        pytest.param(r"\boxed{4} \fbox{8}", "8", id="fbox is a box"),
+        pytest.param(r"\boxed 7", "7", id="box without braces"),
+        pytest.param("#### 1,234\n", "1,234", id="hashes"),
+        pytest.param("#### 3\nWait.\n#### 4", "4", id="last hashes"),
+        pytest.param("#### 3 and 5, answer is 8", "3 and 5, answer is 8", id="hashes take the line"),
+        pytest.param("The answer is 18 dollars. It took 3 steps.", "18 dollars", id="phrase ends with its sentence"),
+        pytest.param("The answer is 3.5.", "3.5", id="a decimal point ends no sentence"),
+        pytest.param("Answer: **12**", "12", id="answer colon, bold"),
+        pytest.param("the answer is that Tom has 18 eggs", "18", id="wordy phrase"),
+        pytest.param("answer is 3. No: the answer is 4.", "4", id="last phrase"),
+        pytest.param("9", "9", id="bare number"),
+        pytest.param(r"$\frac{3}{4}$", r"$\frac{3}{4}$", id="bare fraction is not its denominator"),
+        pytest.param("10-3 = 7", "7", id="last number"),
+        pytest.param("it fell by 10-3", "3", id="a minus between numbers is no sign"),
+        pytest.param("it is -3 now", "-3", id="a sign"),
+        pytest.param("it costs $1,234.50.", "$1,234.50", id="full stop is not the number's"),
+        pytest.param("no number at all", None, id="nothing"),
+        pytest.param(r"\boxed{9", None, id="a box that never closes"),
+        pytest.param(r"7 \boxed{}", None, id="an empty box hides the number before it"),
+    ],
+)
+def test_of_a_numeric_problem_the_answer_is(text, answer):
+    found = extract(text, numeric=True)
+    assert (found and found.text) == answer
+
+
+def test_without_a_mark_a_symbolic_answer_is_the_whole_short_text():
+    assert extract("x + 3", numeric=False).text == "x + 3"
+    assert extract("prose " * 60, numeric=False) is None
+
+
+def test_whether_the_answer_was_marked_is_known():
+    marked = {text: extract(text, numeric=True).marked for text in (r"\boxed{3}", "#### 3", "answer is 3", "so 3", "3")}
+    assert list(marked.values()) == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("9", "9"),
+        ("9 <think> or 10", None),
+        ("9 <think> or 10 </think> 11", "11"),
+        ("9 </think> 11", "11"),
+        ("\\boxed{9} <think>", None),
+    ],
+)
+def test_a_thought_behind_the_answer_is_cut_off_too(text, rest):
+    assert final_part(text) == rest
+
+
+HOSTILE = ("1,", "$", "\\boxed{", "answer is ", "1/", "9", "1.", "-", "####")
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_extraction_takes_linear_time_on_hostile_text(piece):
+    extract(piece * 50_000, numeric=True)  # a quadratic pattern would take minutes

@@ -1,0 +1,204 @@
+"""Programs: right ones pass, wrong and hostile ones do not, and nothing they do lasts."""
+
+import time
+
+import pytest
+
+from distill.judge import Judge, Said, programs
+from distill.judge.programs import candidate_source
+from distill.records import Problem, Tests
+
+DOUBLE = Tests(
+    entry_point="f",
+    check="def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(5) == 10\n",
+    prefix="def f(x):\n    ",
+)
+WHOLE = DOUBLE.model_copy(update={"prefix": ""})
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with Judge(timeout=20.0) as judge:
+        yield judge
+
+
+def verdict(judge, code, tests=DOUBLE):
+    row = Problem(id="p", kind="code", prompt="?", tests=tests, source="functions", split="test")
+    return judge.judge(row, Said(code))
+
+
+WRITES_EVERYWHERE = """import os
+    for pipe in range(3, 32):
+        try:
+            os.write(pipe, b'passed 0\\n')
+        except OSError:
+            pass"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        pytest.param("return x * 2", "correct", id="body"),
+        pytest.param("<think> double it ; </think> return ( x * 2 )", "correct", id="body behind a thought"),
+        pytest.param("```python\nreturn x * 2\n```", "correct", id="fenced body"),
+        pytest.param("def f(x):\n    return x + x", "correct", id="the whole function instead"),
+        pytest.param("Sure:\n```python\ndef f(x):\n    return x + x\n```\nDone.", "correct", id="fenced function"),
+        pytest.param(
+            "```\nf(1)\n```\n```python\ndef f(x):\n    return x + x\n```", "correct", id="the block that matters"
+        ),
+        pytest.param("```python\nreturn x * 2", "correct", id="a fence that never closes"),
+        pytest.param("return x * 3", "wrong", id="wrong"),
+        pytest.param("return x if x == 4 else 4", "wrong", id="right on one input"),
+        pytest.param("return (x *", "wrong", id="syntax error"),
+        pytest.param("pass", "wrong", id="stub"),
+        pytest.param("return y", "wrong", id="name error"),
+        pytest.param("raise SystemExit(0)", "wrong", id="leaves with status 0"),
+        pytest.param("import os; os._exit(0)", "wrong", id="leaves at once"),
+        pytest.param("print('passed')", "wrong", id="prints what it likes"),
+        pytest.param(
+            WRITES_EVERYWHERE,
+            "wrong",
+            id="writes to every pipe",
+        ),
+        pytest.param("return f(x)", "wrong", id="endless recursion"),
+        pytest.param("return [0] * 10**10", "wrong", id="memory"),
+        pytest.param("return (" * 5000, "wrong", id="deep nesting"),
+        pytest.param("return '\x00'", "wrong", id="null byte"),
+        pytest.param("return '\ud800'", "wrong", id="lone surrogate"),
+    ],
+)
+def test_a_program_is_judged(judge, code, status):
+    assert verdict(judge, code).status == status
+
+
+ALWAYS_EQUAL = "class A(int):\n    def __eq__(self, other): return True\ndef f(x): return A(1)"
+EQUAL_INSIDE = "class A:\n    def __eq__(self, other): return True\ndef f(x): return [A()]"
+
+
+@pytest.mark.parametrize("code", [ALWAYS_EQUAL, EQUAL_INSIDE])
+def test_a_result_that_equals_everything_is_no_result(judge, code):
+    found = verdict(judge, code, WHOLE)
+    assert found.status == "wrong"
+    assert "plain data" in found.why
+
+
+def test_a_program_that_lacks_the_function_is_wrong(judge):
+    found = verdict(judge, "def g(x):\n    return 2 * x", WHOLE)
+    assert (found.status, "defines no f" in found.why) == ("wrong", True)
+
+
+def test_a_program_cannot_bring_its_own_check(judge):
+    assert verdict(judge, "def check(candidate): pass\ndef f(x): return 0", WHOLE).status == "wrong"
+
+
+@pytest.fixture
+def one_second(monkeypatch):
+    monkeypatch.setattr(programs, "CPU_SECONDS", 1)
+
+
+def test_a_program_that_never_ends_times_out_on_cpu_time(judge, one_second):
+    begun = time.monotonic()
+    assert verdict(judge, "while True: pass").status == "timeout"
+    assert time.monotonic() - begun < 15
+
+
+def test_a_program_that_sleeps_times_out_on_the_clock():
+    with Judge(timeout=0.5) as judge:
+        assert verdict(judge, "import time; time.sleep(60)").status == "timeout"
+
+
+def test_a_program_that_catches_its_own_end_times_out_too(judge, one_second):
+    code = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ndef f(x):\n    while True: pass"
+    assert verdict(judge, code, WHOLE).status == "timeout"
+
+
+def test_one_program_leaves_nothing_to_the_next(judge):
+    verdict(judge, "import builtins\nbuiltins.len = lambda x: 4\ndef f(x): return 0", WHOLE)
+    assert verdict(judge, "def f(x): return 2 * x + len('')", WHOLE).status == "correct"
+
+
+def test_a_program_cannot_write_files(judge, tmp_path):
+    path = tmp_path / "written"
+    verdict(judge, f"open({str(path)!r}, 'w').write('x' * 10)")
+    assert not path.exists() or path.read_text() == ""
+
+
+def test_a_program_does_not_see_our_environment(judge, monkeypatch):
+    monkeypatch.setenv("API_KEY", "secret")
+    with Judge() as fresh:
+        assert (
+            verdict(fresh, "import os\ndef f(x): return 2 * x if 'API_KEY' not in os.environ else 0", WHOLE).status
+            == "correct"
+        )
+
+
+def test_a_program_that_kills_its_server_is_undecided_and_the_next_is_judged(judge):
+    found = verdict(judge, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\ndef f(x): return 2 * x", WHOLE)
+    assert found.status == "undecided"
+    assert verdict(judge, "return 2 * x").status == "correct"
+
+
+def test_asserts_are_run_as_statements_in_order(judge):
+    tests = Tests(entry_point="f", check=("import math", "k = f(2)", "assert k == 4 and math.pi > 3"))
+    assert verdict(judge, "def f(x): return x * x", tests).status == "correct"
+    assert verdict(judge, "def f(x): return x + 1", tests).status == "wrong"
+
+
+def test_the_same_program_is_run_once(judge):
+    row = Problem(id="p", kind="code", prompt="?", tests=DOUBLE, source="functions", split="test")
+    with Judge() as fresh:
+        pairs = [(row, Said("return x * 2"))] * 500
+        assert {found.status for found in fresh.judge_many(pairs)} == {"correct"}
+        assert len(fresh._rulings) == 1
+
+
+def test_a_program_that_ran_says_how_it_was_kept_apart(judge):
+    assert verdict(judge, "return x * 2").isolation == "in-process"
+    assert verdict(judge, "<think> never ends").isolation is None
+
+
+PROMPT = 'def f(x):\n    """Double x."""\n'
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        pytest.param("return x * 2", "    return x * 2\n", id="a base model's indentation is in the text"),
+        pytest.param("return x * 2", "<think> t </think> return x * 2", id="lost behind a thought"),
+        pytest.param("y = x\n    return y * 2", "    y = x\n    return y * 2\n", id="two lines"),
+        pytest.param("y = x\n    return y * 2", "<think> t </think> y = x\n    return y * 2", id="first line lost"),
+    ],
+)
+def test_a_body_continues_the_prompt(answer, text):
+    space = {}
+    exec(candidate_source(DOUBLE.model_copy(update={"prefix": PROMPT}), answer, text), space)
+    assert space["f"](4) == 8
+
+
+def test_a_whole_function_may_use_what_the_prompt_defines():
+    prefix = "from math import floor\n\ndef g(x):\n    return 2 * x\n\ndef f(x):\n    '''Double x.'''\n"
+    source = candidate_source(DOUBLE.model_copy(update={"prefix": prefix}), "def f(x):\n    return floor(g(x))", "...")
+    space = {}
+    exec(source, space)
+    assert space["f"](4) == 8
+
+
+def test_a_hundred_programs_take_less_than_a_second_of_this_process(judge):
+    begun = time.process_time()
+    row = Problem(id="p", kind="code", prompt="?", tests=DOUBLE, source="functions", split="test")
+    pairs = [(row, Said(f"return x * 2 + {number} - {number}")) for number in range(100)]
+    assert {found.status for found in judge.judge_many(pairs)} == {"correct"}
+    assert time.process_time() - begun < 1.0
+
+
+@pytest.mark.data
+def test_humanevals_canonical_solutions_pass_and_stubs_fail(data_dir):
+    from distill.problems.benchmarks import load_benchmark
+
+    rows = load_benchmark("humaneval", "test", data_dir)
+    with Judge(timeout=30.0) as judge:
+        solved = [found.status for found in judge.judge_many((row, Said(row.solution)) for row in rows)]
+        stubs = [found.status for found in judge.judge_many((row, Said("    pass\n")) for row in rows)]
+    assert len(rows) == 164
+    assert set(solved) == {"correct"}
+    assert set(stubs) == {"wrong"}
