@@ -70,19 +70,17 @@ class TeacherConfig(PretrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     num_nextn_predict_layers: int = 0
-    head_dim: int | None = None
+    head_dim: int = 0
     """Always `qk_rope_head_dim`: readers of RoPE parameters look here."""
+    qk_head_dim: int = 0
+    """Q: always `qk_nope_head_dim` + `qk_rope_head_dim`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         self.head_dim = self.qk_rope_head_dim
+        self.qk_head_dim = self.qk_nope_head_dim + self.qk_rope_head_dim
         super().__post_init__(**kwargs)
         _check(self)
-
-    @property
-    def qk_head_dim(self) -> int:
-        """Width of a query head: the part without and the part with position."""
-        return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     def is_dense(self, layer: int) -> bool:
         """True for the layers before the first one with experts."""
@@ -163,15 +161,41 @@ def preset(name: str, **overrides: Any) -> TeacherConfig:
     """A preset with some keys replaced. Raises UserError for a name or key that does not exist."""
     if name not in PRESETS:
         raise UserError(f"preset {name}: unknown{did_you_mean(name, PRESETS)}; there are {', '.join(PRESETS)}")
-    known = [key for key in TeacherConfig.__annotations__ if key not in ("head_dim", "num_key_value_heads")]
+    known = [
+        key for key in TeacherConfig.__annotations__ if key not in ("head_dim", "qk_head_dim", "num_key_value_heads")
+    ]
     for key in overrides:
         if key not in known:
             raise UserError(f"config key {key}: unknown{did_you_mean(key, known)}")
     return TeacherConfig(**{**PRESETS[name], **overrides})
 
 
+_POSITIVE = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "kv_lora_rank",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "v_head_dim",
+    "n_routed_experts",
+    "n_shared_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "n_group",
+    "topk_group",
+    "max_position_embeddings",
+)
+
+
 def _check(config: TeacherConfig) -> None:
     """Refuse shapes that cannot be built, naming the key."""
+    for key in _POSITIVE:
+        value = getattr(config, key)
+        if type(value) is not int or value < 1:
+            raise UserError(f"config key {key}: {value!r}, expected a whole number above 0")
     if config.num_key_value_heads != config.num_attention_heads:
         raise UserError(
             f"config key num_key_value_heads: {config.num_key_value_heads}, "

@@ -12,7 +12,7 @@ from teacher.checkpoint import read_tensors, to_published
 from teacher.config import TeacherConfig
 from teacher.model import DeepseekForCausalLM
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def is_teacher(config: dict[str, Any]) -> bool:

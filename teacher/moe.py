@@ -78,8 +78,9 @@ class Router(nn.Module):
             self.e_score_correction_bias = nn.Buffer(torch.zeros(config.n_routed_experts, dtype=torch.float32))
 
     def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Routing weights (N, K) in float32 and chosen experts (N, K)."""
-        logits_NE = F.linear(x_ND.float(), self.weight.float())
+        """Routing weights (N, K), float32 or wider, and chosen experts (N, K)."""
+        wide = torch.promote_types(x_ND.dtype, torch.float32)
+        logits_NE = F.linear(x_ND.to(wide), self.weight.to(wide))
         scores_NE = logits_NE.sigmoid() if self.config.scoring_func == "sigmoid" else logits_NE.softmax(-1)
         chosen_NK = self._choose(scores_NE.detach())
         weights_NK = scores_NE.gather(1, chosen_NK)

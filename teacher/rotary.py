@@ -17,7 +17,7 @@ from teacher.config import TeacherConfig
 
 
 class Rotary:
-    """Angles of one configuration. Holds no module state: it is the same on every device."""
+    """Angles of one configuration, not module state: the same on every device, also for a model built on meta."""
 
     def __init__(self, config: TeacherConfig) -> None:
         parameters = config.rope_parameters or {}
@@ -83,7 +83,7 @@ def _unpaired(pairs: Tensor, interleave: bool) -> Tensor:
 
 
 def _frequencies(width: int, theta: float) -> Tensor:
-    return 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    return 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width)
 
 
 def _factor(config: TeacherConfig) -> float:
@@ -116,6 +116,6 @@ def _stretched(frequencies_P: Tensor, width: int, parameters: dict, factor: floa
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, width - 1)
     high = high + 0.001 if high == low else high
-    pairs_P = torch.arange(width // 2, dtype=torch.float32)
+    pairs_P = torch.arange(width // 2, dtype=torch.float32, device="cpu")
     stretched_P = ((pairs_P - low) / (high - low)).clamp(0, 1)
     return frequencies_P / factor * stretched_P + frequencies_P * (1 - stretched_P)

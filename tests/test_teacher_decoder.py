@@ -1,0 +1,189 @@
+"""The latent cache decoder against the model it wraps, token by token."""
+
+import pytest
+import torch
+
+from distill.errors import UserError
+from teacher.config import preset
+from teacher.decoder import LatentDecoder
+from teacher.model import DeepseekForCausalLM
+
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+}
+CONFIGS = {
+    "miniature": {},
+    "query latent": {"q_lora_rank": 24},
+    "query latent and biases": {"q_lora_rank": 24, "attention_bias": True},
+    "biases without query latent": {"attention_bias": True},
+    "yarn": {"rope_parameters": YARN},
+    "rope by halves": {"rope_interleave": False},
+    "one group of four, no dense layer": {"n_group": 4, "topk_group": 1, "first_k_dense_replace": 0},
+    "odd widths": {"num_attention_heads": 3, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 7},
+}
+
+
+def make(dtype: torch.dtype = torch.float32, **keys) -> DeepseekForCausalLM:
+    torch.manual_seed(0)
+    model = DeepseekForCausalLM(preset("mini", num_hidden_layers=2, **keys)).eval()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if "norm" in name:
+                tensor.uniform_(0.5, 1.5)
+            else:
+                tensor.normal_(std=0.3 if tensor.ndim == 1 else tensor.shape[-1] ** -0.5)
+    return model.to(dtype)
+
+
+def speak(decoder: LatentDecoder, ids: torch.Tensor, lengths: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """Teacher-forced logits (B, T, V): each row's prompt by prefill, the rest by steps."""
+    batch, width = ids.shape
+    logits = torch.full((batch, width, decoder.vocab_size), torch.nan)
+    rows = torch.arange(batch)
+    logits[rows, lengths - 1] = decoder.prefill(ids[:, : int(lengths.max())], lengths, slots)
+    positions = lengths.clone()
+    while len(going := rows[positions < width]):
+        here = positions[going]
+        logits[going, here] = decoder.step(ids[going, here], here, slots[going])
+        positions[going] += 1
+    return logits
+
+
+def assert_equals_forward(logits: torch.Tensor, model: DeepseekForCausalLM, ids: torch.Tensor, bound: float) -> None:
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits.float()
+    spoken = logits.isfinite().all(-1)
+    assert spoken.any(-1).all()
+    assert (logits - whole)[spoken].abs().max() <= bound * whole.abs().max()
+
+
+@pytest.mark.parametrize("keys", CONFIGS.values(), ids=CONFIGS)
+def test_prefill_and_steps_equal_the_full_forward_at_every_position(keys) -> None:
+    model = make(**keys)
+    decoder = LatentDecoder(model)
+    decoder.allocate(slots=7, capacity=24)
+    ids = torch.randint(64, (4, 24))
+    lengths = torch.tensor([3, 1, 11, 6])  # rows at different positions, one finishing prefill after one token
+    logits = speak(decoder, ids, lengths, torch.tensor([5, 0, 6, 2]))
+    assert_equals_forward(logits, model, ids, 1e-5)
+    assert logits[1].isfinite().all()
+
+
+def test_absorbed_equals_expanded_in_float64() -> None:
+    model = make(torch.float64, q_lora_rank=24)
+    model.set_experts_backend("reference")
+    decoder = LatentDecoder(model)
+    decoder.allocate(slots=2, capacity=16)
+    ids = torch.randint(64, (2, 16))
+    x = decoder.model.model.embed_tokens(ids)
+    captured: list[torch.Tensor] = []
+    model.model.norm.register_forward_hook(lambda module, given, out: captured.append(out.detach()))
+    speak(decoder, ids, torch.tensor([4, 4]), torch.tensor([1, 0]))
+    steps = torch.stack(captured[1:], dim=1)
+    captured.clear()
+    model.model(inputs_embeds=x)
+    assert (steps - captured[0].unflatten(0, (2, 16))[:, 4:]).abs().max() <= 1e-10
+
+
+def test_bfloat16_errs_no_more_than_the_bfloat16_model() -> None:
+    exact = make()
+    model = make().bfloat16()
+    decoder = LatentDecoder(model)
+    decoder.allocate(slots=3, capacity=20)
+    ids = torch.randint(64, (3, 20))
+    logits = speak(decoder, ids, torch.tensor([2, 2, 2]), torch.arange(3))[:, 2:]
+    with torch.no_grad():
+        reference, plain = exact(input_ids=ids).logits[:, 2:], model(input_ids=ids).logits[:, 2:].float()
+    error, plain_error = (logits - reference).pow(2).mean().sqrt(), (plain - reference).pow(2).mean().sqrt()
+    assert error <= 1.2 * plain_error
+
+
+def test_more_rows_than_a_group_in_any_slot_order() -> None:
+    model = make()
+    decoder = LatentDecoder(model)
+    decoder.allocate(slots=90, capacity=12)
+    ids = torch.randint(64, (77, 12))
+    lengths = torch.randint(1, 9, (77,))
+    slots = torch.randperm(90)[:77]
+    assert_equals_forward(speak(decoder, ids, lengths, slots), model, ids, 1e-5)
+
+
+def test_copied_prefixes_equal_prefilling_each() -> None:
+    model = make()
+    decoder = LatentDecoder(model)
+    decoder.allocate(slots=5, capacity=16)
+    ids = torch.randint(64, (1, 16)).repeat(4, 1)
+    ids[:, 6:] = torch.randint(64, (4, 10))  # shared prefix, own suffixes
+    decoder.prefill(ids[:1, :6], torch.tensor([6]), torch.tensor([4]))
+    decoder.copy(source=4, targets_B=torch.tensor([0, 3, 1]), length=6)
+    slots, logits = torch.tensor([0, 3, 1, 4]), []
+    for position in range(6, 16):
+        logits.append(decoder.step(ids[:, position], torch.full((4,), position), slots))
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits[:, 6:]
+    assert (torch.stack(logits, 1) - whole).abs().max() <= 1e-5 * whole.abs().max()
+
+
+def test_a_refilled_slot_does_not_remember_its_last_tenant() -> None:
+    model = make()
+    decoder = LatentDecoder(model)
+    decoder.allocate(slots=2, capacity=16)
+    slots = torch.tensor([1])
+    speak(decoder, torch.randint(64, (1, 16)), torch.tensor([12]), slots)
+    ids = torch.randint(64, (1, 16))
+    assert_equals_forward(speak(decoder, ids, torch.tensor([3]), slots), model, ids, 1e-5)
+
+
+def test_rows_beside_a_row_change_nothing_but_rounding() -> None:
+    model = make()
+    ids = torch.randint(64, (40, 16))
+    lengths = torch.full((40,), 4)
+    found = []
+    for rows in (slice(0, 1), slice(0, 40)):
+        decoder = LatentDecoder(model)
+        decoder.allocate(slots=40, capacity=16)
+        found.append(speak(decoder, ids[rows], lengths[rows], torch.arange(40)[rows])[0, 4:])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
+def test_refresh_follows_a_training_step_and_steps_are_stale_without_it() -> None:
+    model = make()
+    decoder = LatentDecoder(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    ids = torch.randint(64, (2, 12))
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    decoder.allocate(slots=2, capacity=12)
+    lengths, slots = torch.tensor([3, 3]), torch.arange(2)
+    stale = speak(decoder, ids, lengths, slots)
+    decoder.refresh()
+    fresh = speak(decoder, ids, lengths, slots)
+    assert_equals_forward(fresh, model, ids, 1e-5)
+    assert (fresh - stale)[:, 4:].abs().max() > 1e-3
+
+
+def test_training_goes_on_after_decoding() -> None:
+    model = make()
+    decoder = LatentDecoder(model)
+    decoder.allocate(slots=1, capacity=8)
+    ids = torch.randint(64, (1, 8))
+    speak(decoder, ids, torch.tensor([2]), torch.tensor([0]))
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_cache_holds_the_latent_and_nothing_else() -> None:
+    decoder = LatentDecoder(make())
+    decoder.allocate(slots=3, capacity=10)
+    assert decoder.cache_values_per_token == 2 * (64 + 16)
+    assert decoder.cache.numel() == 3 * 10 * decoder.cache_values_per_token
+
+
+def test_a_cache_longer_than_the_model_knows_is_refused() -> None:
+    with pytest.raises(UserError, match=r"capacity 513: beyond the model's max_position_embeddings \(512\)"):
+        LatentDecoder(make()).allocate(slots=1, capacity=513)
