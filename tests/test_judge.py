@@ -81,6 +81,8 @@ def test_a_verdict_carries_what_was_compared(judge):
         ("4", "4 hours 30 minutes", "wrong"),
         ("5", "10^{10^{10}}", "undecided"),
         ("5", r"\frac{", "unparsed"),
+        (r"\frac{68}{3} \text{ pounds}", r"\sqrt{13}", "wrong"),
+        (r"2\frac{1}{2} \text{ pounds}", r"\sqrt{6.25}", "correct"),
     ],
 )
 def test_algebra_decides(judge, gold, said, status):

@@ -87,6 +87,12 @@ def explosive(text: str) -> str | None:
     return f"{found.group()[:40]!r} could explode when evaluated" if found else None
 
 
+def for_algebra(text: str) -> str:
+    """A normalized answer as computer algebra should read it: a number without its unit or percent sign."""
+    number = quantity(text)
+    return text if number is None else str(number.value)
+
+
 def normalize(text: str) -> str:
     """One spelling for spellings that mean the same: spacing, delimiters, text wrappers, signs."""
     text = text.strip().replace("−", "-").replace("–", "-").replace("{,}", ",").replace("\\%", "%")

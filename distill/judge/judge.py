@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.judge import programs
-from distill.judge.equivalence import Ruling, compare, explosive, normalize, quantity
+from distill.judge.equivalence import Ruling, compare, explosive, for_algebra, normalize, quantity
 from distill.judge.extraction import extract, final_part
 from distill.judge.servers import Crew, Kind, LateError
 from distill.problems.families import FAMILIES
@@ -143,7 +143,8 @@ class Judge:
         if ruling is None:
             refused = explosive(gold) or explosive(text)
             ruling = Ruling("undecided", refused) if refused else None
-        later = ruling or self._asked(self._algebra, {"gold": gold, "said": text}, self.timeout)
+        question = {"gold": for_algebra(gold), "said": for_algebra(text)}
+        later = ruling or self._asked(self._algebra, question, self.timeout)
         return _Case(problem, said, later, found.text)
 
     def _asked(self, crew: Crew, question: dict[str, Any], seconds: float) -> "Future[Ruling]":
