@@ -167,4 +167,8 @@ def _report(out: Path, rows: list[Problem], lines: list[str]) -> Report:
     marks: dict[str, Any] = {"sources": sources}
     if sources and all(source in FAMILIES for source in sources):
         marks["held_out"] = "by prompt hash"
-    return Report(counts={"problems": len(rows), "train": counts["train"], "test": counts["test"]}, lines=tuple(lines), marks=marks)
+    return Report(
+        counts={"problems": len(rows), "train": counts["train"], "test": counts["test"]},
+        lines=tuple(lines),
+        marks=marks,
+    )
