@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.intervals import mcnemar_exact, mean_interval, paired_difference, pass_at_k
+from evals.intervals import Interval, mcnemar_exact, mean_interval, paired_difference, pass_at_k
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,7 @@ def test_an_interval_always_holds_its_value(values: list[float], samples: int) -
 
 # Simulation. Problems have a chance of being solved drawn from Beta(a, b): 0.45, 0.45 is how
 # reasoning models look (sure or lost), 0.1, 0.9 a hard benchmark, 19, 1 an easy one.
+# `pytest tests/test_intervals.py -k covers -rP` prints the figures of docs/bench.md.
 DRAWS = 1500
 WORLDS = [(0.45, 0.45), (0.1, 0.9), (0.02, 0.98), (19.0, 1.0)]
 SIZES = [(30, 4), (30, 64), (200, 1)]
@@ -130,9 +131,8 @@ def test_the_interval_of_a_mean_covers_the_truth(alpha: float, beta: float, prob
     rng = np.random.default_rng(11)
     chance = rng.beta(alpha, beta, (DRAWS, problems))
     means = rng.binomial(samples, chance) / samples
-    found = [mean_interval(row, samples) for row in means]
-    truth = alpha / (alpha + beta)
-    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.92  # Wilson itself dips to this as n and p change
+    covered = coverage([mean_interval(row, samples) for row in means], alpha / (alpha + beta))
+    assert covered >= 0.92  # Wilson itself dips to this as n and p change
 
 
 @pytest.mark.parametrize(("alpha", "beta"), WORLDS)
@@ -146,6 +146,13 @@ def test_the_interval_of_a_difference_covers_the_truth(
     chance = rng.beta(alpha, beta, (DRAWS, problems))
     a = rng.binomial(samples, chance) / samples
     b = rng.binomial(samples, chance + gain * (1 - chance)) / samples
-    truth = gain * beta / (alpha + beta)
-    found = [paired_difference(y, x) for x, y in zip(a, b, strict=True)]
-    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.94
+    pairs = zip(a, b, strict=True)
+    assert coverage([paired_difference(y, x) for x, y in pairs], gain * beta / (alpha + beta)) >= 0.94
+
+
+def coverage(found: list[Interval], truth: float) -> float:
+    """Share of the intervals that hold the truth."""
+    share = sum(one.low <= truth <= one.high for one in found) / len(found)
+    width = sum(one.high - one.low for one in found) / len(found)
+    print(f"truth {truth:.3f}: covered {share:.1%}, mean width {width:.3f}")
+    return share

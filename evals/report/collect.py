@@ -7,7 +7,7 @@ kept and marked; nothing is guessed.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ConfigDict
@@ -130,23 +130,27 @@ def source(folder: Path, name: str) -> Path:
 
 def _graph(targets: Iterable[Path]) -> dict[Path, Step]:
     steps: dict[Path, Step] = {}
+    stale: set[Path] = set()
 
-    def visit(path: Path, expected: str | None) -> None:
-        if path in steps:
-            return
-        if expected is not None and not (path / MANIFEST).is_file():
-            steps[path] = Step(path.name, None, ())
-            return
+    def visit(path: Path) -> None:
         manifest = read_manifest(path)
-        refs = [(ref.field, source(path, ref.name), ref.fingerprint) for ref in manifest.inputs]
-        for _, folder, content in refs:
-            visit(folder, content)
-        stale = expected not in (None, manifest.fingerprint)
-        steps[path] = Step(path.name, manifest, tuple((field, folder) for field, folder, _ in refs), stale)
+        inputs = []
+        for ref in manifest.inputs:
+            folder = source(path, ref.name)
+            inputs.append((ref.field, folder))
+            if not (folder / MANIFEST).is_file():
+                steps.setdefault(folder, Step(folder.name, None, ()))
+                continue
+            if folder not in steps:
+                visit(folder)
+            if read_manifest(folder).fingerprint != ref.fingerprint:
+                stale.add(folder)
+        steps[path] = Step(path.name, manifest, tuple(inputs))
 
     for target in targets:
-        visit(target, None)
-    return steps
+        if target not in steps:
+            visit(target)
+    return {path: replace(step, stale=path in stale) for path, step in steps.items()}
 
 
 def _bench(path: Path, steps: Mapping[Path, Step], examples: int) -> Bench:

@@ -14,7 +14,8 @@ SHAPES = 4
 CHAR = 6.6
 """Width of a character of 12 px text, on the generous side."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of the text after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Axis:
 
 
 def text(value: object) -> str:
-    """Anything as HTML text or attribute value: escaped, control characters made visible."""
+    """Anything as HTML text or attribute value: escaped, characters that could hide or turn it made visible."""
     return html.escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
 
 

@@ -1,0 +1,361 @@
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.errors import UserError
+from distill.jsonl import write_jsonl
+from distill.ledger import Ledger
+from distill.progress import Progress
+from distill.records import Item, Params, Problem, SamplerId, Status, Trace, Verdict, fingerprint
+from distill.runs import MANIFEST, InputRef, Manifest, Report
+from evals.report.charts import Bar, Mark, Series, forest, plot, ridges, stacks
+from evals.report.collect import collect
+from evals.report.drawing import Axis, text
+from evals.report.lineage import lineage
+from evals.report.stage import ReportConfig, report
+from evals.scoring import group, pair, score
+
+EVIL = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)> "
+    "\" onmouseover='alert(3)' \u2028 <svg/onload=alert(4)>"
+)
+VOID = {"meta", "input", "link", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, text by tag, and whether the nesting is sound."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.bad: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.bad.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+
+class Runs:
+    """A folder of run folders, written as the stages write them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.prints: dict[str, str] = {}
+
+    def seal(self, name: str, stage: str, inputs: list[tuple[str, str]], **said: Any) -> Path:
+        folder = self.root / name
+        folder.mkdir(exist_ok=True)
+        self.prints[name] = fingerprint([name, inputs, said])
+        refs = tuple(InputRef(field=field, name=ref, fingerprint=self.prints[ref]) for field, ref in inputs)
+        manifest = Manifest(
+            step=name,
+            stage=stage,
+            stage_version=1,
+            fingerprint=self.prints[name],
+            seed=7,
+            config={},
+            inputs=refs,
+            versions={"python": "3.11.9", "torch": "2.13.0"},
+            git_commit="abc123",
+            device="cpu (2 threads)",
+            started="2026-01-01T00:00:00Z",
+            seconds=12.5,
+            resumed=0,
+            report=Report(**said),
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json())
+        return folder
+
+    def bench(self, answers: dict[str, list[Status]], *, evil: str = "", **extra: Any) -> Path:
+        """A bench of stories, levels 1 and 2, one item a status."""
+        folder = self.root / "bench"
+        folder.mkdir()
+        grouped, items, scores = {}, [], []
+        for checkpoint, statuses in answers.items():
+            rows, traces, verdicts = [], [], []
+            for i, status in enumerate(statuses):
+                item = Item(
+                    checkpoint=checkpoint,
+                    problem_id=f"p{i}",
+                    sample_index=0,
+                    status=status,
+                    trace_id=f"{checkpoint}-{i}",
+                    task="stories",
+                    level=1 + i % 2,
+                    tokens=10 + i,
+                )
+                rows.append(item)
+                traces.append(spoken(item, f"thought of {checkpoint} {evil}"))
+                verdicts.append(
+                    Verdict(trace_id=item.trace_id, judge_version="1", status=status, extracted=f"x{evil}", why=evil)
+                )
+            write_ledger(folder / checkpoint, traces, verdicts)
+            grouped[checkpoint] = group(rows)
+            items += rows
+            scores += score(grouped[checkpoint], checkpoint, "f", "greedy@0", [1])
+        names = list(answers)
+        paired = [row for name in names[1:] for row in pair(name, names[0], grouped)]
+        write_jsonl(folder / "items.jsonl", items)
+        write_jsonl(folder / "scores.jsonl", scores)
+        write_jsonl(folder / "paired.jsonl", paired)
+        inputs = [("checkpoints", name) for name in names if name in self.prints] + [("problems", "problems")]
+        return self.seal("bench", "bench", inputs, **extra)
+
+
+def spoken(item: Item, thought: str) -> Trace:
+    return Trace(
+        id=item.trace_id,
+        problem_id=item.problem_id,
+        sampler=SamplerId(name=item.checkpoint, revision="r"),
+        params=Params(max_tokens=64),
+        sample_index=0,
+        reasoning=thought,
+        answer=f"answer of {item.checkpoint}",
+        text=thought,
+        finish="stop",
+        prompt_tokens=1,
+        completion_tokens=item.tokens,
+    )
+
+
+def write_ledger(folder: Path, traces: list[Trace], verdicts: list[Verdict]) -> None:
+    with Ledger(folder / "traces") as ledger:
+        for trace in traces:
+            ledger.append(trace)
+    with Ledger(folder / "verdicts") as ledger:
+        for verdict in verdicts:
+            ledger.append(verdict)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    """Problems, a teacher from its init, a student from curated traces of the teacher."""
+    made = Runs(tmp_path)
+    problems = made.seal("problems", "problems", [])
+    rows = [
+        Problem(id=f"p{i}", kind="answer", prompt=f"question {i} {EVIL}", answer=f"{i}", source="stories", split="test")
+        for i in range(12)
+    ]
+    write_jsonl(problems / "problems.jsonl", rows)
+    made.seal("teacher-init", "teacher-init", [], counts={"parameters": 400_000, "active_parameters": 200_000})
+    made.seal("student-init", "student-init", [], counts={"parameters": 40_000})
+    teacher = made.seal("teacher", "rl", [("model", "teacher-init"), ("problems", "problems")], tokens=5000)
+    points = [{"step": i, "reward": 0.5, "accuracy": i / 20, "by_level": {}, "lr": 1e-3} for i in range(1, 11)]
+    (teacher / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    harvest = made.seal("harvest", "harvest", [("problems", "problems"), ("model", "teacher")])
+    item = Item(
+        checkpoint="teacher", problem_id="p1", sample_index=0, status="wrong", trace_id="h", task="stories", tokens=33
+    )
+    write_ledger(
+        harvest, [spoken(item, "a harvested thought")], [Verdict(trace_id="h", judge_version="1", status="wrong")]
+    )
+    mark = {"against": {"stories": 12}, "method": "13-gram", "removed": 2}
+    counts = {"traces": 100, "examples": 90}
+    made.seal("curate", "curate", [("traces", "harvest")], counts=counts, marks={"decontaminated": mark})
+    student = made.seal("student", "sft", [("data", "curate"), ("model", "student-init")])
+    losses = [{"step": i, "tokens": 9, "loss": 3 / i, "lr": 0.1, "seconds": 1.0} for i in range(1, 1001)]
+    (student / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in losses))
+    made.seal("student-int8", "quantize", [("model", "student")])
+    return made
+
+
+ANSWERS: dict[str, list[Status]] = {
+    "teacher": ["correct"] * 10 + ["wrong", "truncated"],
+    "student": ["correct"] * 8 + ["wrong", "wrong", "unparsed", "timeout"],
+    "student-int8": ["correct"] * 8 + ["wrong"] * 4,
+}
+
+
+def write(bench: Path, **keys: Any) -> str:
+    out = bench.parent / "report"
+    out.mkdir()
+    config = ReportConfig.model_validate({"bench": "bench"} | keys)
+    report((bench,), (), out, config, progress=Progress("quiet"))
+    return (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_model_text_stays_text(runs: Runs) -> None:
+    html = write(runs.bench(ANSWERS, evil=EVIL), title=f"A {EVIL}")
+    page = Page(html)
+    assert "".join(page.text).count(EVIL) > 50  # shown, to the letter
+    assert [tag for tag, _ in page.tags if tag == "script"] == ["script"]
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert page.bad == []
+    assert page.open == []
+
+
+def test_text_that_turns_the_page_or_hides_is_made_visible() -> None:
+    assert text("a\u202eb\x00c\u2066d") == "a\ufffdb\ufffdc\ufffdd"
+    assert text("line\n\ttab \u00e9 <'\">&") == "line\n\ttab \u00e9 &lt;&#x27;&quot;&gt;&amp;"
+
+
+def test_nothing_is_loaded_from_anywhere(runs: Runs) -> None:
+    html = write(runs.bench(ANSWERS, evil=EVIL))
+    page = Page(html)
+    for tag, attributes in page.tags:
+        assert not attributes.keys() & {"src", "action", "formaction", "data", "poster", "srcset", "background"}, tag
+        assert (attributes.get("href") or "#").startswith("#"), attributes
+    assert not re.search(r"url\(|@import|https?://", html)
+
+
+def test_the_policy_allows_this_script_and_nothing_else(runs: Runs) -> None:
+    html = write(runs.bench(ANSWERS))
+    (policy,) = [
+        attributes["content"]
+        for tag, attributes in Page(html).tags
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    script = html[html.rindex("<script>") + len("<script>") : html.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == f"'sha256-{digest}'"
+
+
+def test_scores_differences_and_sizes_are_on_the_page(runs: Runs) -> None:
+    shown = " ".join("".join(Page(write(runs.bench(ANSWERS))).text).split())
+    for words in (
+        "83.3% [55.2%, 95.3%]",  # teacher, 10 of 12
+        "student − teacher",
+        "−16.7 [",
+        "400k (200k active)",
+        "40k",
+        "13-gram against stories (12); removed 2",
+        "median 33",
+        "cpu (2 threads)",
+        "abc123",
+    ):
+        assert words in shown, words
+
+
+def test_a_quantized_checkpoint_has_the_parameters_of_the_one_it_came_from(runs: Runs) -> None:
+    found = collect([runs.bench(ANSWERS)], [], 10).benches[0].parameters
+    assert found == {"teacher": (400_000, 200_000), "student": (40_000, 40_000), "student-int8": (40_000, 40_000)}
+
+
+def test_each_verdict_of_each_checkpoint_is_among_the_shown_traces(runs: Runs) -> None:
+    shown = collect([runs.bench(ANSWERS)], [], 8).benches[0].shown
+    assert len(shown) == 8
+    kinds = {(answer.checkpoint, answer.item.status) for one in shown for answer in one.answers}
+    assert kinds == {(name, status) for name, statuses in ANSWERS.items() for status in statuses}
+    assert all(answer.trace and answer.verdict for one in shown for answer in one.answers)
+
+
+def test_every_link_has_its_target_and_every_id_is_single(runs: Runs) -> None:
+    tags = Page(write(runs.bench(ANSWERS))).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    links = {href[1:] for _, attributes in tags if (href := attributes.get("href"))}
+    assert len(ids) == len(set(ids))
+    assert links <= set(ids)
+    assert {"step-problems", "step-teacher-init", "training", "lineage", "read"} <= links
+
+
+def test_the_same_runs_give_the_same_bytes(runs: Runs, tmp_path: Path) -> None:
+    bench = runs.bench(ANSWERS)
+    first = write(bench)
+    (tmp_path / "report").rename(tmp_path / "before")
+    assert write(bench) == first
+
+
+def test_a_missing_input_is_shown_as_missing(runs: Runs) -> None:
+    bench = runs.bench(ANSWERS)
+    (runs.root / "teacher-init" / MANIFEST).unlink()
+    found = collect([bench], [], 4)
+    assert found.steps[runs.root / "teacher-init"].manifest is None
+    assert "box odd" in lineage(found.steps)
+
+
+def test_recorded_traces_are_read_where_they_stand(runs: Runs) -> None:
+    bench = runs.bench({"teacher": ["correct", "wrong"]})
+    item = next(iter(collect([bench], [], 1).benches[0].items["teacher"]))
+    write_jsonl(bench / "items.jsonl", [item.model_copy(update={"trace_id": "h", "problem_id": "p1"})])
+    runs.seal("bench", "bench", [("problems", "problems"), ("traces", "harvest")])
+    (shown,) = collect([bench], [], 4).benches[0].shown
+    assert shown.answers[0].trace is not None
+    assert shown.answers[0].trace.reasoning == "a harvested thought"
+
+
+def test_an_input_made_again_since_is_marked(runs: Runs) -> None:
+    bench = runs.bench(ANSWERS)
+    runs.seal("teacher-init", "teacher-init", [], counts={"parameters": 1})
+    assert "made again since" in write(bench)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    with pytest.raises(UserError, match="not a complete run folder"):
+        write(tmp_path / "bench")
+
+
+def test_long_traces_are_cut_in_the_middle_and_say_so(runs: Runs) -> None:
+    html = write(runs.bench(ANSWERS, evil="start " + "x" * 50_000 + " end"))
+    assert "characters left out" in html
+    assert "x" * 10_000 not in html
+    assert len(html) < 2_000_000
+
+
+def test_lineage_leaves_out_lines_another_path_implies(runs: Runs) -> None:
+    steps = collect([runs.bench(ANSWERS)], [], 0).steps
+    assert len(steps) == 9
+    # Of 12 inputs, the bench's teacher, student and problems and the harvest's problems are implied.
+    assert lineage(steps).count('class="edge"') == 8
+
+
+@pytest.mark.parametrize(
+    ("axis", "ticks"),
+    [
+        (Axis(0, 1, 0, 100), [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (Axis(1, 6, 0, 100, whole=True), [1, 2, 3, 4, 5, 6]),
+        (Axis(1, 2, 0, 100, whole=True), [1, 2]),
+        (Axis(0, 3.1, 0, 100), [0, 1, 2, 3]),
+        (Axis(40_000, 213_000, 0, 100, log=True), [50_000, 100_000, 200_000]),
+        (Axis(1, 1e6, 0, 100, log=True), [1, 10, 100, 1000, 1e4, 1e5, 1e6]),
+    ],
+)
+def test_ticks_are_round_and_within_the_range(axis: Axis, ticks: list[float]) -> None:
+    assert axis.ticks() == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        pytest.param(plot([Series("a", 0, [Mark(3, 0.5)])], label="", x_name="", y_name=""), id="one point"),
+        pytest.param(plot([Series("a", 0, [Mark(1, 0), Mark(2, 0)])], label="", x_name="", y_name=""), id="all zero"),
+        pytest.param(
+            plot([Series("a", 9, [Mark(5e4, 1, 0, 1)])], label="", x_name="", y_name="", log_x=True), id="one size"
+        ),
+        pytest.param(forest([Bar("a", 0, 0, 0, "0")], label="", low=-0.02, high=0.02, show=str), id="no difference"),
+        pytest.param(stacks([("a", {})], ["correct"], label=""), id="nothing said"),
+        pytest.param(ridges([("a", [0]), ("b", [7, 7])], label="", x_name=""), id="zero tokens"),
+    ],
+)
+def test_charts_survive_thin_data(drawing: str) -> None:
+    page = Page(drawing)
+    assert page.bad == []
+    assert page.open == []
+    assert "nan" not in drawing
+    assert "inf" not in drawing
