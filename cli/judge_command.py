@@ -1,0 +1,35 @@
+"""`distill judge`: verdicts on any file of answers and programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("judge")(judge)
+
+
+def judge(
+    file: Annotated[Path, typer.Argument(help="JSONL rows to judge.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the verdicts go, one row each, in input order.")],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Child processes of each kind.")] = 2,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Wall seconds one row may take.")] = 10.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Judge any mix of answers {id, gold, prediction} and programs {id, program, entry_point, tests}.
+
+    Optional keys: finish (stop, length), think_open, setup. A verdict is correct, wrong, unparsed, truncated, timeout,
+    gold_bad or undecided, with what was extracted and why.
+    """
+    from distill.judge.file import judge_file
+    from distill.progress import Progress
+
+    progress = Progress("quiet" if quiet or json_ else "auto")
+    report = judge_file(file, out, workers=workers, timeout=timeout, progress=progress)
+    if json_:
+        typer.echo(report.to_json())
+    elif not quiet:
+        typer.echo("\n".join(report.lines))

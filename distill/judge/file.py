@@ -1,0 +1,100 @@
+"""Judge a file: any mix of answers and programs in, one verdict a row out, in input order."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from distill.errors import UserError
+from distill.jsonl import read_jsonl, write_jsonl
+from distill.judge.judge import Judge, Said
+from distill.progress import Progress
+from distill.records import Finish, Problem, Record, Status, Tests
+from distill.runs import Report
+
+SLOWEST = 5
+"""Rows named in the summary."""
+
+
+class JudgeRow(Record):
+    """An answer (`gold`, `prediction`) or a program (`program`, `tests`)."""
+
+    id: str
+    gold: str | None = None
+    prediction: str | None = None
+    program: str | None = None
+    """The candidate's whole source."""
+    entry_point: str = ""
+    """Function that `def check(candidate)` is given; asserts name theirs themselves."""
+    tests: str | tuple[str, ...] | None = None
+    """`def check(candidate)` source, or assert statements."""
+    setup: str = ""
+    """Source that runs before the program."""
+    finish: Finish = "stop"
+    think_open: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> "JudgeRow":
+        answer = self.gold is not None and self.prediction is not None
+        program = self.program is not None and self.tests is not None
+        if answer == program:
+            raise ValueError("expected either gold and prediction, or program and tests")
+        return self
+
+    def case(self) -> tuple[Problem, Said]:
+        """What the judge is asked."""
+        if self.tests is None:
+            problem = Problem(id=self.id, kind="answer", prompt="", answer=self.gold, source="file", split="test")
+            return problem, Said(self.prediction or "", self.finish, self.think_open)
+        tests = Tests(entry_point=self.entry_point, check=self.tests)
+        problem = Problem(id=self.id, kind="code", prompt="", tests=tests, source="file", split="test")
+        return problem, Said(f"{self.setup}\n{self.program}".lstrip("\n"), self.finish, self.think_open)
+
+
+class RowVerdict(Record):
+    """One row of the output."""
+
+    id: str
+    status: Status
+    extracted: str | None = None
+    expected: str | None = None
+    why: str = ""
+    seconds: float = 0.0
+    isolation: Literal["process", "proxy", "in-process", "none"] | None = None
+
+
+def judge_file(path: Path, out: Path, *, workers: int, timeout: float, progress: Progress) -> Report:
+    """Judge every row of `path` into `out`. Raises UserError naming every malformed line, before judging any."""
+    rows = read_jsonl(path, JudgeRow)
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder for --out")
+    if out.exists() and os.path.samefile(out, path):
+        raise UserError(f"{out}: --out is the input itself")
+    begun = time.monotonic()
+    verdicts: list[RowVerdict] = []
+
+    def judged() -> Iterator[RowVerdict]:
+        with Judge(workers=workers, timeout=timeout) as judge, progress.task("judge", len(rows), "rows") as task:
+            for row, verdict in zip(rows, judge.judge_many(row.case() for row in rows), strict=True):
+                task.advance()
+                said = verdict.model_dump(exclude={"trace_id", "judge_version"})
+                verdicts.append(RowVerdict(id=row.id, **said))
+                yield verdicts[-1]
+
+    write_jsonl(out, judged())
+    return _report(verdicts, time.monotonic() - begun)
+
+
+def _report(verdicts: list[RowVerdict], seconds: float) -> Report:
+    statuses = Counter(verdict.status for verdict in verdicts)
+    slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
+    lines = [f"{len(verdicts):,} rows in {seconds:.2f} s, {len(verdicts) / max(seconds, 1e-9):,.0f}/s"]
+    lines.append("  ".join(f"{status} {count:,}" for status, count in statuses.most_common()))
+    lines += [f"slow: {row.id}  {row.seconds:.3f} s  {row.status}" for row in slowest if row.seconds > 0.1]
+    return Report(counts={"rows": len(verdicts), "seconds": round(seconds, 3), **statuses}, lines=tuple(lines))

@@ -1,0 +1,55 @@
+"""A file of answers and programs in, verdicts in input order out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill.errors import UserError
+from distill.jsonl import read_jsonl
+from distill.judge.file import RowVerdict, judge_file
+from distill.progress import Progress
+
+ROWS = [
+    ({"id": "half", "gold": "1/2", "prediction": "so \\boxed{0.5}"}, "correct"),
+    ({"id": "cut", "gold": "7", "prediction": "<think> 8", "finish": "length"}, "truncated"),
+    ({"id": "open", "gold": "7", "prediction": "7", "think_open": True}, "unparsed"),
+    ({"id": "check", "program": "def f(x):\n    return x + 1", "entry_point": "f",
+      "tests": "def check(candidate):\n    assert candidate(1) == 2\n"}, "correct"),
+    ({"id": "asserts", "program": "def f(x):\n    return x", "tests": ["assert f(1) == 1", "assert f(1) == 2"]}, "wrong"),
+    ({"id": "setup", "setup": "import math", "program": "def f(x):\n    return math.sqrt(x)",
+      "tests": ["assert f(4) == 2"]}, "correct"),
+]  # fmt: skip
+
+
+def judged(tmp_path: Path, rows: list[dict[str, object]]) -> list[RowVerdict]:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge_file(path, out, workers=2, timeout=10.0, progress=Progress("quiet"))
+    return read_jsonl(out, RowVerdict)
+
+
+def test_mixed_rows_are_judged_in_order(tmp_path: Path) -> None:
+    verdicts = judged(tmp_path, [row for row, _ in ROWS])
+    assert [(verdict.id, verdict.status) for verdict in verdicts] == [(str(row["id"]), status) for row, status in ROWS]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param({"id": "x"}, id="neither"),
+        pytest.param({"id": "x", "gold": "1"}, id="no prediction"),
+        pytest.param({"id": "x", "gold": "1", "prediction": "1", "program": "", "tests": ""}, id="both"),
+    ],
+)
+def test_row_that_is_neither_is_named_before_anything_is_judged(tmp_path: Path, row: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"in\.jsonl:2: .*either gold and prediction, or program and tests"):
+        judged(tmp_path, [ROWS[0][0], row])
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_output_over_the_input_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(ROWS[0][0]) + "\n")
+    with pytest.raises(UserError, match="is the input itself"):
+        judge_file(path, path, workers=1, timeout=1.0, progress=Progress("quiet"))
