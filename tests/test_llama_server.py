@@ -1,6 +1,10 @@
 """The server's life: up when the block begins, gone when it ends. A stand-in plays llama.cpp."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -44,6 +48,16 @@ def ask(url: str) -> list[str]:
     return told.split()
 
 
+def gone_within(seconds: float, url: str) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            ask(url)
+        except OSError:
+            return True
+    return False
+
+
 def start_nothing() -> None:
     with llama_server(Path("m.gguf"), model="tiny"):
         raise AssertionError("the block must not begin")
@@ -74,6 +88,25 @@ def test_a_server_ends_when_its_block_fails(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(LookupError, match="inside the block"):
         fail()
     assert not alive(pids[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_server_does_not_outlive_a_killed_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(tmp_path, monkeypatch, GOOD.format(extra=""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.getcwd()]))
+    begin = f"""if True:
+        from pathlib import Path
+        from {module.__name__} import llama_server
+        with llama_server(Path("m.gguf"), model="tiny") as url:
+            print(url, flush=True)
+            input()
+    """
+    with subprocess.Popen([sys.executable, "-c", begin], stdin=-1, stdout=-1, text=True) as parent:
+        assert parent.stdout is not None
+        url = parent.stdout.readline().strip()
+        assert ask(url)[1] == "tiny"
+        parent.kill()
+    assert gone_within(5.0, url)
 
 
 def test_a_server_that_will_not_go_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
