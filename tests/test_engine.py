@@ -191,6 +191,20 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     assert not engine.busy
 
 
+@pytest.mark.parametrize(
+    ("params", "n", "message"),
+    [
+        pytest.param(WARM, 0, "no samples", id="no samples"),
+        pytest.param(Params(max_tokens=4, stop=(";", "")), 1, "empty string", id="empty stop"),
+    ],
+)
+def test_requests_without_meaning_are_refused(
+    model: LlamaForCausalLM, chat: Chat, params: Params, n: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        engine_of(model, chat, slots=2).rollout([[7, 8]], params, n, [0])
+
+
 def test_the_last_place_of_the_capacity_is_usable(model: LlamaForCausalLM, chat: Chat) -> None:
     prompt = [7] * 40
     params = Params(max_tokens=8, temperature=0.0)

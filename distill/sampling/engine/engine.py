@@ -23,7 +23,8 @@ from distill.sampling.protocols import Decoder
 PREFILL_TOKENS = 8192
 """Padded tokens of one prefill call: bounds its memory."""
 REFILL_SHARE = 16
-"""Refill when 1/16 of the slots are free: a prefill costs about the same for one prompt as for several."""
+"""Refill when 1/16 of the slots are free: a prefill of one prompt costs about as much as one of several.
+Measured with 64 slots on mini-86k: 15-20% more tokens a second than refilling at once, as many as at 1/8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,10 @@ class Engine:
         length, wanted = len(job.prompt_ids), job.params.max_tokens
         if length == 0:
             raise UserError(f"{job.name}: the prompt has no tokens")
+        if not job.seeds:
+            raise UserError(f"{job.name}: asks for no samples (n is 0)")
+        if "" in job.params.stop:
+            raise UserError(f"{job.name}: stop: an empty string would end every completion")
         if length + wanted > self.capacity:
             raise UserError(
                 f"{job.name}: a prompt of {length} tokens and max_tokens {wanted} need {length + wanted} places, "
