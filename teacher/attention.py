@@ -61,25 +61,26 @@ class LatentAttention(nn.Module):
         expanded_NHX = self.kv_b_proj(latent_NC).unflatten(-1, (self.heads, -1))
         nope_NHX, value_NHV = expanded_NHX.split((self.nope_width, self.value_width), dim=-1)
         key_NHQ = torch.cat((nope_NHX, rope_N1R.expand(-1, self.heads, -1)), dim=-1)
+        grids = zip(rows.to_grids(query_NHQ), rows.to_grids(key_NHQ), rows.to_grids(value_NHV), strict=True)
+        attended_NHV = rows.from_grids([self._attend(*grid) for grid in grids])
+        output: Tensor = self.o_proj(attended_NHV.flatten(1))
+        return output
+
+    def _attend(self, query_SLHQ: Tensor, key_SLHQ: Tensor, value_SLHV: Tensor) -> Tensor:
         attended_SHLV = F.scaled_dot_product_attention(
-            rows.to_grid(query_NHQ).transpose(1, 2),
-            rows.to_grid(key_NHQ).transpose(1, 2),
-            rows.to_grid(value_NHV).transpose(1, 2),
+            query_SLHQ.transpose(1, 2),
+            key_SLHQ.transpose(1, 2),
+            value_SLHV.transpose(1, 2),
             is_causal=True,  # sequences start at column 0, so padding behind them is never seen
             dropout_p=self.dropout if self.training else 0.0,
             scale=self.scale,
         )
-        output: Tensor = self.o_proj(rows.from_grid(attended_SHLV.transpose(1, 2)).flatten(1))
-        return output
+        return attended_SHLV.transpose(1, 2)
 
     def query(self, x_ND: Tensor) -> Tensor:
         """Queries (N, H, Q), not yet rotated."""
-        if self.q_lora:
-            flat = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_ND)))
-        else:
-            flat = self.q_proj(x_ND)
-        query: Tensor = flat.unflatten(-1, (self.heads, -1))
-        return query
+        flat: Tensor = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_ND))) if self.q_lora else self.q_proj(x_ND)
+        return flat.view(-1, self.heads, self.query_width)
 
     def latent(self, x_ND: Tensor, turns_NP: Tensor) -> tuple[Tensor, Tensor]:
         """The normed latent (N, C) and the rotated shared key (N, 1, R)."""

@@ -208,14 +208,16 @@ def _check(config: TeacherConfig) -> None:
     experts, groups = config.n_routed_experts, config.n_group
     if experts % groups or experts // groups < 2:
         raise UserError(
-            f"config key n_group: {groups}, expected a divisor of n_routed_experts ({experts}) of at least 2 experts each"
+            f"config key n_group: {groups}, "
+            f"expected a divisor of n_routed_experts ({experts}) of at least 2 experts each"
         )
     if not 1 <= config.topk_group <= groups:
         raise UserError(f"config key topk_group: {config.topk_group}, expected 1 to n_group ({groups})")
     reachable = config.topk_group * (experts // groups)
     if not 1 <= config.num_experts_per_tok <= reachable:
         raise UserError(
-            f"config key num_experts_per_tok: {config.num_experts_per_tok}, expected 1 to {reachable}, the experts in topk_group groups"
+            f"config key num_experts_per_tok: {config.num_experts_per_tok}, "
+            f"expected 1 to {reachable}, the experts in topk_group groups"
         )
     kind = (config.rope_parameters or {}).get("rope_type", "default")
     if kind not in ("default", "yarn"):

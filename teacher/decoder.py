@@ -8,12 +8,14 @@ at different positions; a step costs the longest of them. No paging: a slot owns
 capacity.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.errors import UserError
-from teacher.attention import LATENT_EPS, LatentAttention
+from teacher.attention import LatentAttention
 from teacher.model import DecoderLayer, DeepseekForCausalLM
 from teacher.rotary import turn_in_place
 from teacher.rows import find_rows
@@ -48,7 +50,7 @@ class LatentDecoder:
     @torch.inference_mode()
     def refresh(self) -> None:
         """Absorb the live model's weights anew; the cache is void."""
-        self.layers = [_AbsorbedLayer(layer) for layer in self.model.model.layers]
+        self.layers = [_AbsorbedLayer(cast(DecoderLayer, layer)) for layer in self.model.model.layers]
 
     @torch.inference_mode()
     def prefill(self, ids_BT: Tensor, lengths_B: Tensor, slots_B: Tensor) -> Tensor:
@@ -135,13 +137,11 @@ class _AbsorbedLayer:
         self.interleave = attention.interleave
         self.q_lora = attention.q_lora
         self.query_in, self.output = _absorbed_query(attention), _absorbed_output(attention)
-        self.key_in, self.key_bias = attention.kv_a_proj_with_mqa.weight, attention.kv_a_proj_with_mqa.bias
+        key, self.bias = attention.kv_a_proj_with_mqa, None
         if not self.q_lora:  # one product gives the queries of all heads and, as one more head, the key
-            self.query_in = torch.cat((self.query_in, self.key_in))
-            if self.key_bias is not None:
-                self.key_bias = torch.cat(
-                    (self.key_bias.new_zeros(len(self.query_in) - len(self.key_bias)), self.key_bias)
-                )
+            if key.bias is not None:
+                self.bias = torch.cat((key.bias.new_zeros(len(self.query_in)), key.bias))
+            self.query_in = torch.cat((self.query_in, key.weight))
 
     def step(self, x_BD: Tensor, cache: Tensor, reader: _Reader, turns_BP: Tensor) -> Tensor:
         """One token a row through the layer; writes its latent into `cache`."""
@@ -159,10 +159,10 @@ class _AbsorbedLayer:
     def _project(self, x_BD: Tensor) -> Tensor:
         """(B, (H + 1) * W): absorbed queries, then latent and shared key, not yet rotated or normed."""
         if not self.q_lora:
-            return F.linear(x_BD, self.query_in, self.key_bias)
+            return F.linear(x_BD, self.query_in, self.bias)
         attention = self.module.self_attn
         query = F.linear(attention.q_a_layernorm(attention.q_a_proj(x_BD)), self.query_in)
-        return torch.cat((query, F.linear(x_BD, self.key_in, self.key_bias)), dim=-1)
+        return torch.cat((query, attention.kv_a_proj_with_mqa(x_BD)), dim=-1)
 
 
 def _absorbed_query(attention: LatentAttention) -> Tensor:
@@ -171,16 +171,19 @@ def _absorbed_query(attention: LatentAttention) -> Tensor:
     weight_HQD = weight.detach().unflatten(0, (attention.heads, -1)) * attention.scale
     nope_HND, rope_HRD = weight_HQD.split((attention.nope_width, attention.rope_width), dim=1)
     key_HNC = _expansion(attention)[:, : attention.nope_width]
-    return torch.cat((key_HNC.transpose(1, 2) @ nope_HND, rope_HRD), dim=1).flatten(0, 1)
+    weight_HWD = torch.cat((key_HNC.transpose(1, 2) @ nope_HND, rope_HRD), dim=1)
+    return weight_HWD.flatten(0, 1)
 
 
 def _absorbed_output(attention: LatentAttention) -> Tensor:
     """(D, H*C): W_O W_UV."""
     value_HVC = _expansion(attention)[:, attention.nope_width :]
     output_DHV = attention.o_proj.weight.detach().unflatten(1, (attention.heads, -1))
-    return (output_DHV.transpose(0, 1) @ value_HVC).transpose(0, 1).flatten(1)
+    output_HDC: Tensor = output_DHV.transpose(0, 1) @ value_HVC
+    return output_HDC.transpose(0, 1).flatten(1)
 
 
 def _expansion(attention: LatentAttention) -> Tensor:
     """W_UK above W_UV per head: (H, nope + V, C)."""
-    return attention.kv_b_proj.weight.detach().unflatten(0, (attention.heads, -1))
+    expansion_HXC: Tensor = attention.kv_b_proj.weight.detach().unflatten(0, (attention.heads, -1))
+    return expansion_HXC

@@ -49,7 +49,7 @@ def teacher_init(out: Path, config: TeacherInitConfig, *, tokenizer: Any, seed: 
         },
         lines=(
             f"parameters              {sizes.total:>14,}",
-            f"active a token          {sizes.active:>14,}  (all but the routed experts not chosen; embedding and head count)",
+            f"active a token          {sizes.active:>14,}  (all but unchosen experts; embedding and head count)",
             f"cache values a token    {sizes.cache_values_per_token:>14,}",
         ),
     )

@@ -65,9 +65,10 @@ def read_teacher_config(folder: Path) -> TeacherConfig:
     if missing:
         raise UserError(f"{folder / CONFIG}: key {missing[0]}: missing")
     try:
-        return TeacherConfig.from_dict(values)
+        config: TeacherConfig = TeacherConfig.from_dict(values)
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from error
+    return config
 
 
 def _settle(model: DeepseekForCausalLM, dtype: torch.dtype, device: str) -> DeepseekForCausalLM:
@@ -78,4 +79,5 @@ def _settle(model: DeepseekForCausalLM, dtype: torch.dtype, device: str) -> Deep
         module = model.get_submodule(name.rpartition(".")[0])
         module.e_score_correction_bias = bias.to(device)
     model.config.dtype = dtype
-    return model.eval()
+    model.eval()
+    return model

@@ -202,4 +202,5 @@ class _GroupedMLP(torch.autograd.Function):
 
 def _back_to_tokens(sorted_MD: Tensor, order_M: Tensor, choices: int) -> Tensor:
     """Sum each token's K rows in a fixed order, so that a repeat gives the same bits."""
-    return torch.empty_like(sorted_MD).index_copy_(0, order_M, sorted_MD).unflatten(0, (-1, choices)).sum(1)
+    by_token_MD = torch.empty_like(sorted_MD).index_copy_(0, order_M, sorted_MD)
+    return by_token_MD.view(-1, choices, sorted_MD.shape[-1]).sum(1)

@@ -7,6 +7,7 @@ Does not grow with the sequence: angles are computed for the positions asked for
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def turn_in_place(x: Tensor, turns_NP: Tensor, interleave: bool) -> Tensor:
 
 def softmax_scale(config: TeacherConfig) -> float:
     """1/sqrt(query width), times YaRN's squared temperature where it is asked for."""
-    scale = config.qk_head_dim**-0.5
+    scale = float(config.qk_head_dim**-0.5)
     parameters = config.rope_parameters or {}
     if parameters.get("rope_type") == "yarn" and parameters.get("mscale_all_dim"):
         scale *= _mscale(_factor(config), parameters["mscale_all_dim"]) ** 2
@@ -96,7 +97,7 @@ def _mscale(factor: float, weight: float = 1.0) -> float:
     return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
 
-def _length(parameters: dict, factor: float) -> float:
+def _length(parameters: dict[str, Any], factor: float) -> float:
     """YaRN's temperature as a length of the rotation (arXiv 2309.00071, section 3.4)."""
     if parameters.get("attention_factor") is not None:
         return float(parameters["attention_factor"])
@@ -104,7 +105,7 @@ def _length(parameters: dict, factor: float) -> float:
     return _mscale(factor, mscale) / _mscale(factor, all_dim) if mscale and all_dim else _mscale(factor)
 
 
-def _stretched(frequencies_P: Tensor, width: int, parameters: dict, factor: float) -> Tensor:
+def _stretched(frequencies_P: Tensor, width: int, parameters: dict[str, Any], factor: float) -> Tensor:
     """Frequencies of few turns over the original context are divided by the factor (arXiv 2309.00071, eq. 23)."""
     context, theta = parameters["original_max_position_embeddings"], parameters["rope_theta"]
 

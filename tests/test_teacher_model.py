@@ -34,7 +34,8 @@ CONFIGS = {
     "one group": {**SMALL, "n_group": 1, "topk_group": 1, "num_hidden_layers": 2},
     "one group of four": {**SMALL, "n_group": 4, "topk_group": 1, "num_hidden_layers": 2},
     "three groups of four, 64 experts": {
-        **SMALL, "n_routed_experts": 64, "n_group": 4, "topk_group": 3, "num_experts_per_tok": 8, "num_hidden_layers": 2,
+        **SMALL, "n_routed_experts": 64, "n_group": 4, "topk_group": 3, "num_experts_per_tok": 8,
+        "num_hidden_layers": 2,
     },
     "every reachable expert": {
         **SMALL, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 4, "num_hidden_layers": 2,
@@ -172,6 +173,7 @@ def test_a_softmax_router_without_bias_gives_plain_probabilities() -> None:
     weights, chosen = router(x)
     expected = (x @ router.weight.T).softmax(-1).topk(6)
     torch.testing.assert_close(weights.sort().values, expected.values.sort().values)
+    assert torch.equal(chosen.sort().values, expected.indices.sort().values)
     assert not hasattr(router, "e_score_correction_bias")
 
 

@@ -10,6 +10,7 @@ grouped GEMMs of vLLM's and SGLang's fused_moe; no host synchronization.
 Does not quantize, and does not use TMA, persistent programs or fp8.
 """
 
+# mypy: disable-error-code="untyped-decorator,no-untyped-def"
 import os
 from dataclasses import dataclass
 
@@ -126,12 +127,12 @@ def grouped_mlp(x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor, gate_up_EGD
 
 class _GroupedMLP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_ND, weights_NK, chosen_NK, gate_up_EGD, down_EDF):  # type: ignore[no-untyped-def]
+    def forward(ctx, x_ND, weights_NK, chosen_NK, gate_up_EGD, down_EDF):
         ctx.save_for_backward(x_ND, weights_NK, chosen_NK, gate_up_EGD, down_EDF)
         return _forward(x_ND.contiguous(), weights_NK, chosen_NK, gate_up_EGD.contiguous(), down_EDF.contiguous())
 
     @staticmethod
-    def backward(ctx, gradient_ND):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient_ND):
         x_ND, weights_NK, chosen_NK, gate_up_EGD, down_EDF = ctx.saved_tensors
         inputs = [tensor.detach().requires_grad_() for tensor in (x_ND, weights_NK, gate_up_EGD, down_EDF)]
         with torch.enable_grad():
@@ -194,4 +195,4 @@ def _blocks(rows_per_expert: int, columns: int, inner: int) -> Blocks:
 
 
 def _power(size: int) -> int:
-    return max(16, triton.next_power_of_2(size))
+    return max(16, int(triton.next_power_of_2(size)))
