@@ -1,10 +1,12 @@
 """Procedural families: right chains are right, mistakes are wrong, and the exam is never trained on."""
 
+import itertools
 import random
 
 import pytest
 
 from distill.errors import UserError
+from distill.problems.expressions import work
 from distill.problems.families import FAMILIES, WIDEST, family
 from distill.problems.family import LIMIT, split_of
 from distill.problems.functions import INPUTS
@@ -61,12 +63,34 @@ def test_a_storys_operands_stand_in_its_sentences_in_order():
 
 @pytest.mark.parametrize("world", [None, "widest"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_rewriting_of_an_expression_has_the_value_of_the_answer(level, world):
+def test_an_expressions_lines_are_true_and_end_in_its_value(level, world):
     for problem in problems("expressions", level, world=world and WIDEST["expressions"]):
-        lines = problem.solution.split(" = ")
-        assert len(lines) == level + 1
-        assert lines[0] in problem.prompt
-        assert {eval(line) for line in lines} == {int(problem.answer)}
+        expression = " ".join(word for word in problem.prompt.split() if word.isdigit() or word in "+-*")
+        lines = [line.strip() for line in problem.solution.split(";") if line.strip()]
+        assert len(lines) == level
+        for line in lines:
+            left, right = line.split(" = ")
+            assert eval(left) == int(right)
+        assert eval(expression) == int(problem.answer) == numbers(lines[-1])[-1]
+
+
+def test_an_expression_is_taken_from_the_left_when_nothing_binds_stronger():
+    for problem in problems("expressions", 5):
+        lines = [line.split() for line in problem.solution.split(" ;") if line.strip()]
+        assert [int(line[2]) for line in lines] == numbers(problem.prompt)[1:]
+        assert all(before[4] == after[0] for before, after in itertools.pairwise(lines))
+
+
+@pytest.mark.parametrize(
+    ("expression", "thought"),
+    [
+        ("4 + 2 * 3", "2 * 3 = 6 ; 4 + 6 = 10 ;"),
+        ("2 * 3 - 4", "2 * 3 = 6 ; 6 - 4 = 2 ;"),
+        ("9 - 2 * 2 * 2 + 1", "2 * 2 = 4 ; 4 * 2 = 8 ; 9 - 8 = 1 ; 1 + 1 = 2 ;"),
+    ],
+)
+def test_products_come_first(expression, thought):
+    assert work(expression.split())[0].reasoning == thought
 
 
 @pytest.mark.parametrize("world", [None, "widest"])

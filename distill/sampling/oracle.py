@@ -15,7 +15,7 @@ from distill.prompts import join_thought
 from distill.records import Completion, Problem, SamplerId, fingerprint
 from distill.sampling.protocols import Answered, Request, TokenScores
 
-REVISION = 1
+REVISION = 2
 """Raised when the same problem and seed would give another text."""
 
 
