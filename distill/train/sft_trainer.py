@@ -55,7 +55,7 @@ class LeanSft(Lean, SFTTrainer):
 
 
 class _Count(TrainerCallback):
-    """Tells the progress task of every step."""
+    """Tells the progress task of every step, and has the last one logged."""
 
     def __init__(self, task: Task, tokens: list[int]) -> None:
         self.task, self.tokens = task, tokens
@@ -63,3 +63,4 @@ class _Count(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = state.global_step
         self.task.advance(tokens=self.tokens[step - 1] - (self.tokens[step - 2] if step > 1 else 0))
+        control.should_log |= step == state.max_steps

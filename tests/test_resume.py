@@ -1,0 +1,166 @@
+"""Training killed with SIGKILL: whatever the instant, the end is that of an uninterrupted run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from distill.jsonl import write_jsonl
+from distill.problems.vocabulary import mini_tokenizer
+from distill.records import Example, Message, Problem
+from distill.train.resume import States
+
+KILLS = Path(__file__).parent / "training_kills.py"
+SFT: dict[str, Any] = {
+    "steps": 12,
+    "tokens_per_batch": 128,
+    "accumulation": 2,
+    "log_every": 2,
+    "save_every": 3,
+    "allow_contaminated": True,
+}
+RL: dict[str, Any] = {
+    "steps": 6,
+    "save_every": 2,
+    "prompts_per_step": 4,
+    "samples": 4,
+    "max_tokens": 8,
+    "probe": 4,
+    "floor": 0.0,
+}
+INSTANTS = {
+    # Steps and syncs are counted anew in each attempt. A state syncs the curve, four files, the folder, its parent.
+    "sft": ("step:5", "sync:8", "step:3"),
+    "rl": ("step:4", "sync:3"),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where both stages ran twice: `<stage>-killed` and `<stage>-straight`."""
+    base = tmp_path_factory.mktemp("killed")
+    _write_inputs(base)
+    inputs = {"sft": ["examples.jsonl", "model"], "rl": ["model", "problems.jsonl"]}
+    jobs = [
+        {
+            "stage": stage,
+            "inputs": [str(base / name) for name in inputs[stage]],
+            "out": str(base / f"{stage}-{how}"),
+            "fields": fields,
+            "instants": INSTANTS[stage] if how == "killed" else (),
+        }
+        for stage, fields in (("sft", SFT), ("rl", RL))
+        for how in ("straight", "killed")
+    ]
+    (base / "jobs.json").write_text(json.dumps(jobs))
+    root = KILLS.parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(KILLS), str(base / "jobs.json")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return base
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_killed_training_ends_bit_for_bit_like_an_uninterrupted_run(stage: str, ended: Path) -> None:
+    start, straight, killed = (
+        load_file(ended / name / "model.safetensors") for name in ("model", f"{stage}-straight", f"{stage}-killed")
+    )
+    assert any(not torch.equal(start[name], straight[name]) for name in start), "nothing was learned"
+    assert all(torch.equal(straight[name], killed[name]) for name in straight)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_the_curve_of_a_killed_run_has_no_gap_and_no_row_twice(stage: str, ended: Path) -> None:
+    steps = [
+        [json.loads(line)["step"] for line in (ended / f"{stage}-{how}" / "curve.jsonl").read_text().splitlines()]
+        for how in ("straight", "killed")
+    ]
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_nothing_of_the_states_stays_in_the_final_folder(stage: str, ended: Path) -> None:
+    straight, killed = ({path.name for path in (ended / f"{stage}-{how}").iterdir()} for how in ("straight", "killed"))
+    assert straight == killed
+    assert "resume" not in killed
+
+
+def write(states: States, step: int, name: str, *, dies: bool = False) -> None:
+    with states.write(step) as folder:
+        (folder / name).write_text(name)
+        if dies:
+            raise KeyboardInterrupt
+
+
+def test_only_whole_states_are_found_and_two_are_kept(tmp_path: Path) -> None:
+    states = States(tmp_path)
+    for step in (3, 20, 100):
+        write(states, step, f"weights-{step}")
+    with pytest.raises(KeyboardInterrupt):
+        write(states, 200, "weights-200", dies=True)
+    assert states.newest() == (100, states.folder / "step-100")
+    assert sorted(path.name for path in states.folder.iterdir()) == ["step-100", "step-20", "step-200.partial"]
+
+
+def test_a_leftover_of_a_killed_write_does_not_get_into_the_next(tmp_path: Path) -> None:
+    states = States(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        write(states, 5, "half", dies=True)
+    write(states, 5, "whole")
+    assert [path.name for path in (states.folder / "step-5").iterdir()] == ["whole"]
+
+
+def _write_inputs(base: Path) -> None:
+    tokenizer = mini_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        attention_dropout=0.1,  # so that a resumed run must find the random numbers where they were
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(base / "model")
+    tokenizer.save_pretrained(base / "model")
+    examples = [
+        Example(
+            id=f"e{number}",
+            problem_id=f"p{number}",
+            trace_id=None,
+            messages=(
+                Message(role="user", content=f"Mia has {number % 20} coins ."),
+                Message(role="assistant", content=f"<think> {number % 20} </think> {number % 20}"),
+            ),
+            order=number,
+        )
+        for number in range(60)
+    ]
+    problems = [
+        Problem(
+            id=f"p{number}",
+            kind="answer",
+            prompt=f"{number} coins ?",
+            answer="1",
+            source="stories",
+            split="train",
+            level=number % 2,
+        )
+        for number in range(12)
+    ]
+    write_jsonl(base / "examples.jsonl", examples)
+    write_jsonl(base / "problems.jsonl", problems)
