@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from distill.ledger import Ledger
 from distill.progress import Progress
 from distill.records import Item, Params, Problem, SamplerId, Status, Trace, Verdict, fingerprint
 from distill.runs import MANIFEST, InputRef, Manifest, Report
+from evals.examination import Disagreement
 from evals.report.charts import Bar, Mark, Series, forest, plot, ridges, stacks
 from evals.report.collect import collect
 from evals.report.drawing import Axis, text
 from evals.report.lineage import lineage
+from evals.report.page import page as page_of
 from evals.report.stage import ReportConfig, report
 from evals.scoring import group, pair, score
 
@@ -297,6 +300,30 @@ def test_recorded_traces_are_read_where_they_stand(runs: Runs) -> None:
     (shown,) = collect([bench], [], 4).benches[0].shown
     assert shown.answers[0].trace is not None
     assert shown.answers[0].trace.reasoning == "a harvested thought"
+
+
+def test_disagreements_with_labels_are_listed(runs: Runs) -> None:
+    bench = runs.bench(ANSWERS)
+    row = {
+        "checkpoint": "teacher",
+        "problem_id": "p3",
+        "trace_id": "t",
+        "label": False,
+        "source": "s",
+        "status": "correct",
+    }
+    write_jsonl(bench / "disagreements.jsonl", [Disagreement.model_validate(row)])
+    assert "Where judge and label differ (1)" in write(bench)
+
+
+def test_two_benches_do_not_share_an_anchor(runs: Runs) -> None:
+    first = runs.bench(ANSWERS)
+    second = first.with_name("bench-2")
+    shutil.copytree(first, second)
+    page = Page(page_of(collect([first, second], [], 2), "two"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {"scores-bench", "scores-bench-2"} <= set(ids)
 
 
 def test_an_input_made_again_since_is_marked(runs: Runs) -> None:

@@ -19,7 +19,8 @@ from distill.recipe import is_path
 from distill.records import Item, Problem, Record, Score, Trace, Verdict, fingerprint
 from distill.runs import MANIFEST, Manifest, read_manifest
 from distill.selection import read_problems
-from evals.bench import ITEMS, PAIRED, SCORES
+from evals.bench import DISAGREEMENTS, ITEMS, PAIRED, SCORES
+from evals.examination import Disagreement
 from evals.scoring import Paired
 
 CURVE = "curve.jsonl"
@@ -84,6 +85,12 @@ class Bench:
     parameters: Mapping[str, tuple[int, int]]
     """Per checkpoint whose lineage says so: all parameters, and those active for one token."""
     shown: tuple[Shown, ...]
+    disagreements: tuple[Disagreement, ...]
+
+    @property
+    def recorded(self) -> bool:
+        """True when it scored the traces of harvests."""
+        return any(ref.field == "traces" for ref in self.manifest.inputs)
 
     @property
     def checkpoints(self) -> list[str]:
@@ -171,6 +178,7 @@ def _bench(path: Path, steps: Mapping[Path, Step], examples: int) -> Bench:
         items=items,
         parameters={name: size for name, size in parameters.items() if size},
         shown=tuple(_shown(chosen, {name: recorded or folders[name] for name in items}, _problems(step))),
+        disagreements=tuple(read_jsonl(path / DISAGREEMENTS, Disagreement)) if (path / DISAGREEMENTS).is_file() else (),
     )
 
 

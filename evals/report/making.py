@@ -30,7 +30,7 @@ def speech(found: Collected) -> str:
     """Verdict mix and lengths of everything that was sampled."""
     speakers = list(found.harvests)
     for bench in found.benches:
-        for name in bench.checkpoints:
+        for name in bench.checkpoints if not bench.recorded else []:  # their harvests are listed already
             items = bench.items.get(name, [])
             statuses: Counter[str] = Counter(item.status for item in items)
             speakers.append(Spoken(f"{bench.name}: {name}", statuses, tuple(item.tokens for item in items)))

@@ -6,7 +6,9 @@ from evals.report.drawing import text
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, scroll: bool = True) -> str:
-    """Plain cells only; the first column heads its row."""
+    """Plain cells only; the first column heads its row, and columns empty in every row are left out."""
+    kept = [i for i in range(len(head)) if not rows or any(row[i] for row in rows)]
+    head, rows = [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
     top = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{text(row[0])}</th>' + "".join(f"<td>{text(cell)}</td>" for cell in row[1:]) + "</tr>"
@@ -24,10 +26,3 @@ def figure(chart: str, caption: str) -> str:
 def more(title: str, inside: str) -> str:
     """A fold. `inside` is markup."""
     return f'<details class="more"><summary>{text(title)}</summary>{inside}</details>'
-
-
-def section(name: str, title: str, lead: str, inside: str) -> str:
-    """One section of the page; nothing at all when there is nothing inside."""
-    if not inside:
-        return ""
-    return f'<section id="{name}"><h2>{text(title)}</h2><p class="soft">{text(lead)}</p>{inside}</section>'

@@ -9,6 +9,8 @@ from evals.report.drawing import compact, legend, percent, points, signed, text
 from evals.report.markup import figure, more, table
 from evals.scoring import ALL, PASS_1, task_order
 
+DISAGREEMENTS_SHOWN = 100
+
 
 def headline(bench: Bench) -> str:
     """One row a checkpoint: the score over everything with its interval."""
@@ -85,8 +87,10 @@ def levels(bench: Bench) -> str:
     panels = []
     for family in families:
         own = [task for task in tasks if task.startswith(f"{family}/level-")]
-        if own:
+        if len(own) > 1:
             panels.append(f"<div><h3>{text(family)}</h3>{_panel(family, own, names, found)}</div>")
+    if len(tasks) == 2:
+        return ""  # one family without levels: the headline has said it
     cells = [(name, *(_cell(found.get((name, task))) for task in tasks)) for name in names]
     listing = table(("checkpoint", *tasks), cells, scroll=True)
     key = legend(list(enumerate(names))) if panels else ""
@@ -182,4 +186,17 @@ def _notes(bench: Bench) -> str:
     """What the bench says a reader must know: problems left out, labels it disagrees with."""
     notes = bench.manifest.report.marks.get("notes", ())
     entries = "".join(f"<li>{text(note)}</li>" for note in notes)
-    return f'<ul class="notes">{entries}</ul>' if entries else ""
+    rows = [
+        (
+            row.checkpoint,
+            row.problem_id,
+            "right" if row.label else "wrong",
+            row.status,
+            row.extracted or "",
+            row.expected or "",
+        )
+        for row in bench.disagreements[:DISAGREEMENTS_SHOWN]
+    ]
+    head = ("checkpoint", "problem", "label", "judge", "read as", "expected")
+    listing = more(f"Where judge and label differ ({len(bench.disagreements):,})", table(head, rows)) if rows else ""
+    return (f'<ul class="notes">{entries}</ul>' if entries else "") + listing
