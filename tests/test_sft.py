@@ -233,6 +233,17 @@ def test_another_way_through_the_same_rows_trains_alike(
     assert losses[0][-1] < losses[0][0]
 
 
+def test_the_fused_head_for_large_vocabularies_gives_the_same_losses(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = []
+    for limit in (2**24, 0):
+        monkeypatch.setattr("distill.train.lean.WHOLE_LOGITS", limit)
+        train(data, model, tmp_path / str(limit), steps=3, log_every=1, accumulation=2)
+        losses.append([row.loss for row in read_jsonl(tmp_path / str(limit) / "curve.jsonl", SftPoint)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_a_blown_up_loss_stops_the_run_by_name(data: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step \d+: loss is (nan|inf)"):
         train(data, model, tmp_path / "out", learning_rate=1e30, muon_learning_rate=1e30, clip_norm=0.0, steps=20)

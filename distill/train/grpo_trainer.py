@@ -98,10 +98,27 @@ class LeanGrpo(Lean, GRPOTrainer):
         self.gap = float(gap) / tokens if tokens and self.temperature == 1.0 else None
         return total
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        self.logprobs_BC = found[0].detach()
-        return found
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
+    ) -> tuple[Tensor, Tensor, None]:
+        """Log-probabilities of completion tokens. Entropies, which only TRL's own log would show, are zeros."""
+        if self.logits_are_few(input_ids):
+            with self.accelerator.autocast():
+                outputs = model(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    logits_to_keep=logits_to_keep + 1,
+                    use_cache=False,
+                )
+            logprobs_BCV = (outputs.logits[:, :-1].float() / self.temperature).log_softmax(-1)
+            said_BC = input_ids[:, -logits_to_keep:]
+            logprobs_BC = logprobs_BCV.gather(-1, said_BC[..., None]).squeeze(-1)
+        else:
+            found = super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep)
+            logprobs_BC = found[0]
+        if model is self.model:
+            self.logprobs_BC = logprobs_BC.detach()
+        return logprobs_BC, torch.zeros_like(logprobs_BC), None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         self._metrics["train"].clear()

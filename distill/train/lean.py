@@ -19,6 +19,9 @@ from distill.train.schedule import TrainConfig
 
 WEIGHTS = "weights.pt"
 STATE = "trainer_state.json"
+WHOLE_LOGITS = 2**24
+"""Logits computed in one piece, 64 MiB of them. TRL's fused head, which never holds them all, takes 1.4 times a whole
+step of a model of width 64 and 160 tokens of vocabulary (tests/speed/training.py, one CPU thread)."""
 
 
 class Feed:
@@ -56,6 +59,12 @@ class Lean:
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         return grad_norm
+
+    def logits_are_few(self, input_ids: torch.Tensor) -> bool:
+        """Whether a batch's logits may be held at once."""
+        trainer: Any = self
+        vocab_size: int = trainer.model.get_output_embeddings().weight.shape[0]
+        return input_ids.numel() * vocab_size <= WHOLE_LOGITS
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = self

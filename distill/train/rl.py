@@ -187,6 +187,7 @@ def _train(
         temperature=config.temperature,
         reward_weights=[config.accuracy_reward, config.format_reward],
         loss_type="dapo",
+        disable_dropout=True,
         beta=0.0,
     )
     with progress.task("rl", config.steps, "steps") as task:

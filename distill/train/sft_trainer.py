@@ -1,12 +1,13 @@
 """TRL's SFTTrainer on our own batches, without the per-step metrics that nobody reads.
 
-Entropy and token accuracy cost a third of a step on small models; the loss alone is
-computed here, through TRL's fused head, which never holds all logits at once.
+The loss alone is computed here: from whole logits where they are few, else through TRL's
+fused head, which never holds all logits at once. Both are tested against each other.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -15,6 +16,7 @@ from distill.progress import Task
 from distill.train.curve import Curve, SftPoint
 from distill.train.lean import Feed, Lean, check_finite
 from distill.train.resume import States
+from distill.train.rows import IGNORED
 
 
 class LeanSft(Lean, SFTTrainer):
@@ -34,9 +36,16 @@ class LeanSft(Lean, SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         assert not return_outputs, "no evaluation loop runs here"
-        outputs = model(**inputs, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch)
-        loss: torch.Tensor = outputs.loss
-        return loss
+        labels = inputs.pop("labels")
+        if self.logits_are_few(labels):
+            logits = model(**inputs, use_cache=False).logits[:, :-1].float()
+            targets = labels[:, 1:].flatten()
+            loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
+            return torch.as_tensor(loss / num_items_in_batch)
+        fused = model(
+            **inputs, labels=labels, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch
+        )
+        return torch.as_tensor(fused.loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:
