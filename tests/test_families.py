@@ -100,7 +100,8 @@ def test_a_function_passes_its_own_tests_and_ends_in_its_last_thought(level, wor
         assert passes(problem, problem.answer)
         lines = [line.strip() for line in problem.solution.split(";") if line.strip()]
         assert len(lines) == level
-        assert problem.answer == f"return {lines[-1]}"
+        assert problem.answer == f"return {lines[-1].partition(' : ')[2]}"
+        assert [line.partition(" : ")[0] for line in lines] == problem.prompt[:-2].rpartition(" : ")[2].split(" , ")
 
 
 def test_a_functions_operands_are_the_prompts_in_order():
@@ -128,7 +129,7 @@ def test_a_mistake_is_always_wrong_and_ends_in_the_answer_it_thought(name, level
         wrong = kind.mistake(problem, rng)
         if problem.tests:
             assert run(problem, wrong.answer) != run(problem, problem.answer)
-            assert wrong.answer == f"return {wrong.reasoning.removesuffix(' ;').split(' ; ')[-1]}"
+            assert wrong.answer == f"return {wrong.reasoning.removesuffix(' ;').rpartition(' : ')[2]}"
         else:
             assert numbers(wrong.answer) == [numbers(wrong.reasoning)[-1]] != numbers(problem.answer)
         assert wrong.reasoning != problem.solution

@@ -2,12 +2,15 @@
 
     def f ( x ) : Return x after these steps : add 3 , square it .
 
-The thought grows one expression a step, `( x + 3 ) ; ( ( x + 3 ) ** 2 ) ;`, and the answer
-is the body, `return ( ( x + 3 ) ** 2 )`. Level = number of steps. The name of the function
-and the wording widen the space without making it harder: only the variable is copied.
+The thought repeats each step and grows the expression by it,
+`add 3 : ( x + 3 ) ; square it : ( ( x + 3 ) ** 2 ) ;`, and the answer is the body,
+`return ( ( x + 3 ) ** 2 )`. (Without the repetition fewer programs are learned from as many
+tokens: docs/problems.md.) Level = number of steps. The name of the function and the wording
+widen the space without making it harder: only the variable is copied.
 """
 
 import random
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -33,11 +36,20 @@ PHRASINGS: dict[Operation, tuple[str, ...]] = {
     "double": ("double it",),
     "negate": ("negate it",),
 }
-SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+SIGNS: dict[Operation, str] = {"add": "+", "subtract": "-", "multiply": "*"}
 INPUTS = (-3, 0, 1, 2, 5, 10)
 """Arguments the hidden tests try; a mistake must differ from the truth on one of them."""
 MAX_SQUARES = 2
 """Squarings in one program: more make numbers, not problems, larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a program, and how the problem says it."""
+
+    operation: Operation
+    operand: int
+    phrase: str
 
 
 class Functions(Family):
@@ -62,15 +74,11 @@ class Functions(Family):
 
     def generate(self, rng: random.Random, level: int) -> Problem:
         name, variable = rng.choice(NAMES[: self.names]), rng.choice(VARIABLES[: self.variables])
-        moves: list[tuple[Operation, int]] = []
-        phrases = []
+        moves: list[Move] = []
         for _ in range(level):
-            operation = self._operation(rng, moves)
-            operand = rng.randint(2 if operation == "multiply" else 1, MAX_OPERAND) if operation in SIGNS else 0
-            moves.append((operation, operand))
-            phrases.append(rng.choice(PHRASINGS[operation][: self.phrasings]).format(k=operand))
+            moves.append(self._move(rng, moves))
         intro = rng.choice(INTROS[: self.intros]).format(x=variable)
-        prompt = f"def {name} ( {variable} ) : {intro} {' , '.join(phrases)} ."
+        prompt = f"def {name} ( {variable} ) : {intro} {' , '.join(move.phrase for move in moves)} ."
         chain = _chain(variable, moves)
         tests = Tests(entry_point=name, check=_check(moves), prefix=f"def {name}({variable}):\n    ")
         return self._problem(prompt, level, chain, chain.answer, tests)
@@ -80,84 +88,87 @@ class Functions(Family):
 
     def mistake(self, problem: Problem, rng: random.Random) -> Chain:
         """A wrong operand, a wrong operation, a step left out or two exchanged; never equal on all inputs."""
-        variable, moves = _moves(problem.solution or "")
+        variable, moves = _read(problem.prompt)
         right = [evaluate(moves, value) for value in INPUTS]
         while True:
             wrong = _gone_wrong(moves, rng)
-            if wrong and [evaluate(wrong, value) for value in INPUTS] != right:
+            if [evaluate(wrong, value) for value in INPUTS] != right:
                 return _chain(variable, wrong)
 
-    def _operation(self, rng: random.Random, moves: list[tuple[Operation, int]]) -> Operation:
-        squares = sum(operation == "square" for operation, _ in moves)
-        if squares < MAX_SQUARES or self.operations == ("square",):
-            return rng.choice(self.operations)
-        return rng.choice([operation for operation in self.operations if operation != "square"])
+    def _move(self, rng: random.Random, before: list[Move]) -> Move:
+        options = list(self.operations)
+        if sum(move.operation == "square" for move in before) >= MAX_SQUARES and options != ["square"]:
+            options.remove("square")
+        operation = rng.choice(options)
+        operand = rng.randint(2 if operation == "multiply" else 1, MAX_OPERAND) if operation in SIGNS else 0
+        phrase = rng.choice(PHRASINGS[operation][: self.phrasings]).format(k=operand)
+        return Move(operation, operand, phrase)
 
 
-def evaluate(moves: list[tuple[Operation, int]], value: int) -> int:
+def evaluate(moves: list[Move], value: int) -> int:
     """What the right program returns for `value`."""
-    for operation, operand in moves:
+    for move in moves:
         value = {
-            "add": value + operand,
-            "subtract": value - operand,
-            "multiply": value * operand,
+            "add": value + move.operand,
+            "subtract": value - move.operand,
+            "multiply": value * move.operand,
             "square": value * value,
             "double": value * 2,
             "negate": -value,
-        }[operation]
+        }[move.operation]
     return value
 
 
-def _chain(variable: str, moves: list[tuple[Operation, int]]) -> Chain:
+def _chain(variable: str, moves: list[Move]) -> Chain:
     expression, lines = variable, []
-    for operation, operand in moves:
-        expression = _grown(expression, operation, operand)
-        lines.append(f"{expression} ;")
+    for move in moves:
+        expression = _grown(expression, move)
+        lines.append(f"{move.phrase} : {expression} ;")
     return Chain(" ".join(lines), f"return {expression}")
 
 
-def _grown(expression: str, operation: Operation, operand: int) -> str:
-    if operation == "square":
+def _grown(expression: str, move: Move) -> str:
+    if move.operation == "square":
         return f"( {expression} ** 2 )"
-    if operation == "double":
+    if move.operation == "double":
         return f"( {expression} * 2 )"
-    if operation == "negate":
+    if move.operation == "negate":
         return f"( - {expression} )"
-    return f"( {expression} {SIGNS[operation]} {operand} )"
+    return f"( {expression} {SIGNS[move.operation]} {move.operand} )"
 
 
-def _moves(solution: str) -> tuple[str, list[tuple[Operation, int]]]:
-    """Variable and steps of a worked thought, read back from its last expression."""
-    words = solution.removesuffix(" ;").rpartition(" ; ")[2].split()
-    variable = next(word for word in words if word.isalpha())
-    moves: list[tuple[Operation, int]] = []
-    rest = words[words.index(variable) + 1 :]
-    opened = words[: words.index(variable)]
-    while opened:
-        if opened[-1] == "-":
-            moves.append(("negate", 0))
-            opened, rest = opened[:-2], rest[1:]
-            continue
-        sign, operand = rest[0], int(rest[1])
-        named: dict[str, Operation] = {"+": "add", "-": "subtract", "*": "multiply", "**": "square"}
-        moves.append((named[sign], operand))
-        opened, rest = opened[:-1], rest[3:]
-    return variable, moves
+def _read(prompt: str) -> tuple[str, list[Move]]:
+    """Variable and steps of a prompt."""
+    phrases = prompt.removesuffix(" .").rpartition(" : ")[2].split(" , ")
+    return prompt.split()[3], [_read_phrase(phrase) for phrase in phrases]
 
 
-def _gone_wrong(moves: list[tuple[Operation, int]], rng: random.Random) -> list[tuple[Operation, int]]:
+def _read_phrase(phrase: str) -> Move:
+    operand = next((int(word) for word in phrase.split() if word.isdigit()), 0)
+    for operation, forms in PHRASINGS.items():
+        if phrase in [form.format(k=operand) for form in forms]:
+            return Move(operation, operand if operation in SIGNS else 0, phrase)
+    raise ValueError(f"{phrase!r} is no step of this family")
+
+
+def _gone_wrong(moves: list[Move], rng: random.Random) -> list[Move]:
     at, kind = rng.randrange(len(moves)), rng.choice(("operand", "operation", "dropped", "exchanged"))
-    operation, operand = moves[at]
+    move = moves[at]
     if kind == "dropped" and len(moves) > 1:
         return [*moves[:at], *moves[at + 1 :]]
     if kind == "exchanged" and at:
-        return [*moves[: at - 1], moves[at], moves[at - 1], *moves[at + 1 :]]
-    if kind == "operand" and operation in SIGNS:
-        return [*moves[:at], (operation, operand % MAX_OPERAND + 1), *moves[at + 1 :]]
-    others: list[Operation] = [other for other in ("add", "subtract", "multiply") if other != operation]
-    return [*moves[:at], (rng.choice(others), operand or 2), *moves[at + 1 :]]
+        return [*moves[: at - 1], move, moves[at - 1], *moves[at + 1 :]]
+    if kind == "operand" and move.operation in SIGNS:
+        return [*moves[:at], _said(move.operation, move.operand % MAX_OPERAND + 1), *moves[at + 1 :]]
+    others: list[Operation] = [other for other in SIGNS if other != move.operation]
+    return [*moves[:at], _said(rng.choice(others), move.operand or 2), *moves[at + 1 :]]
 
 
-def _check(moves: list[tuple[Operation, int]]) -> str:
+def _said(operation: Operation, operand: int) -> Move:
+    """A step in its plainest words."""
+    return Move(operation, operand, PHRASINGS[operation][0].format(k=operand))
+
+
+def _check(moves: list[Move]) -> str:
     lines = [f"    assert candidate({value}) == {evaluate(moves, value)}" for value in INPUTS]
     return "\n".join(["def check(candidate):", *lines])
