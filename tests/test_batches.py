@@ -4,67 +4,74 @@ from collections import Counter
 
 import pytest
 
-from distill.train.batches import Curriculum, Plan, plan_batches
+from distill.train.batches import Curriculum, Plan, cut, plan_steps
 
 LENGTHS = [4 + row // 10 for row in range(300)]
 WHOLE = Curriculum()
 
 
 def plan(lengths: list[int] = LENGTHS, curriculum: Curriculum = WHOLE, **changes: object) -> Plan:
-    asked: dict[str, object] = {"batch_tokens": 100, "batches": 200, "tokens": None, "padded": True, "seed": 0}
-    return plan_batches(lengths, curriculum, **{**asked, **changes})  # type: ignore[arg-type]
+    asked: dict[str, object] = {"tokens_per_step": 100, "steps": 200, "tokens": None, "parts": 1, "seed": 0}
+    return plan_steps(lengths, curriculum, **{**asked, **changes})  # type: ignore[arg-type]
 
 
-def padded(rows: list[int]) -> int:
-    return max(LENGTHS[row] for row in rows) * len(rows)
+def tokens(rows: list[int]) -> int:
+    return sum(LENGTHS[row] for row in rows)
 
 
-def test_padded_batches_keep_the_budget_and_fill_most_of_it() -> None:
-    sizes = [padded(batch) for batch in plan().batches]
+def test_steps_keep_the_budget_and_fill_most_of_it() -> None:
+    sizes = [tokens(batch) for batch in plan().batches]
     assert max(sizes) <= 100
-    assert sum(sizes) / len(sizes) > 75
+    assert sum(sizes) / len(sizes) > 85
 
 
-def test_packed_batches_count_no_padding() -> None:
-    sizes = [sum(LENGTHS[row] for row in batch) for batch in plan(padded=False).batches]
-    assert max(sizes) <= 100
-    assert sum(sizes) / len(sizes) > 80
-
-
-def test_rows_of_a_batch_are_alike_in_length() -> None:
-    batches = plan().batches
-    waste = sum(padded(batch) - sum(LENGTHS[row] for row in batch) for batch in batches)
-    assert waste < 0.15 * sum(padded(batch) for batch in batches)
+def test_short_and_long_rows_share_steps() -> None:
+    spans = [max(batch) - min(batch) for batch in plan().batches]
+    assert sum(spans) / len(spans) > 100
 
 
 def test_every_row_is_dealt_before_any_again() -> None:
-    seen = Counter(row for batch in plan(batches=400).batches for row in batch)
+    seen = Counter(row for batch in plan(steps=400).batches for row in batch)
     assert set(seen) == set(range(len(LENGTHS)))
-    assert max(seen.values()) - min(seen.values()) <= 2  # rows held back for the next group are at most one behind
+    assert max(seen.values()) - min(seen.values()) <= 1
 
 
-def test_a_row_longer_than_the_budget_gets_a_batch_of_its_own() -> None:
-    batches = plan([500, 501, 3], batches=6).batches
+def test_a_row_longer_than_the_budget_gets_a_step_of_its_own() -> None:
+    batches = plan([500, 501, 3], steps=6).batches
     assert [0] in batches
     assert [1] in batches
 
 
 def test_one_row_is_enough() -> None:
-    assert all(set(batch) == {0} for batch in plan([7], batches=3).batches)
+    assert all(set(batch) == {0} for batch in plan([7], steps=3).batches)
 
 
-def test_a_token_budget_is_reached_and_not_passed_by_more_than_a_batch() -> None:
-    drawn = plan(batches=None, tokens=5000)
+def test_a_token_budget_is_reached_and_not_passed_by_more_than_a_step() -> None:
+    drawn = plan(steps=None, tokens=5000)
     assert drawn.tokens[-2] < 5000 <= drawn.tokens[-1] < 5100
-    assert drawn.tokens[-1] == sum(LENGTHS[row] for batch in drawn.batches for row in batch)
+    assert drawn.tokens[-1] == sum(tokens(batch) for batch in drawn.batches)
 
 
-def test_a_token_budget_ends_on_a_whole_step() -> None:
-    assert len(plan(batches=None, tokens=5000, multiple=4).batches) % 4 == 0
+def test_every_step_has_all_its_parts_even_when_rows_are_long() -> None:
+    for drawn in (plan(parts=3), plan([500] * 9, parts=3, steps=5)):
+        assert all(len(step) == 3 and all(step) for step in drawn.steps)
+
+
+def test_parts_are_sorted_by_length_and_about_equal() -> None:
+    rows = list(range(0, 300, 7))
+    parts = cut(rows, LENGTHS, 4)
+    assert [row for part in parts for row in part] == rows
+    sizes = [tokens(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 2 * max(LENGTHS)
+
+
+@pytest.mark.parametrize("lengths", [[9, 1, 1, 1], [1, 1, 1, 9], [5, 5, 5, 5]], ids=str)
+def test_no_part_is_empty(lengths: list[int]) -> None:
+    assert all(cut(range(4), lengths, 3))
 
 
 def test_the_curriculum_opens_the_data_from_its_easy_end() -> None:
-    batches = plan(curriculum=Curriculum(start=0.2, full_at=0.5), batches=400).batches
+    batches = plan(curriculum=Curriculum(start=0.2, full_at=0.5), steps=400).batches
     hardest = [max(batch) for batch in batches]
     assert max(hardest[:4]) < 0.22 * len(LENGTHS)
     for step in range(0, 200, 10):
@@ -73,7 +80,7 @@ def test_the_curriculum_opens_the_data_from_its_easy_end() -> None:
 
 
 def test_easy_rows_stay_in_the_mix_at_the_end() -> None:
-    late = [row for batch in plan(curriculum=Curriculum(start=0.2), batches=400).batches[300:] for row in batch]
+    late = [row for batch in plan(curriculum=Curriculum(start=0.2), steps=400).batches[300:] for row in batch]
     assert sum(row < 60 for row in late) / len(late) == pytest.approx(0.2, abs=0.05)
 
 

@@ -244,6 +244,18 @@ def test_the_fused_head_for_large_vocabularies_gives_the_same_losses(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_bfloat16_products_leave_float32_weights_and_about_the_same_loss(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for bf16 in (False, True):
+        train(data, model, tmp_path / str(bf16), steps=2, log_every=1, bf16=bf16)
+        losses.append([row.loss for row in read_jsonl(tmp_path / str(bf16) / "curve.jsonl", SftPoint)])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert {tensor.dtype for tensor in weights(tmp_path / "True").values()} == {torch.float32}
+
+
 def test_a_blown_up_loss_stops_the_run_by_name(data: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step \d+: loss is (nan|inf)"):
         train(data, model, tmp_path / "out", learning_rate=1e30, muon_learning_rate=1e30, clip_norm=0.0, steps=20)

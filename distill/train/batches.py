@@ -1,8 +1,13 @@
-"""Which rows are trained on together, and when: curriculum, token budget, grouping by length.
+"""Which rows each step trains on: curriculum and token budget, in random order.
 
 The whole plan is drawn before training from lengths, config and seed, so a resumed run
 continues it exactly. The curriculum is the growing pool of Bengio et al. 2009: at progress p
-rows come from the easiest share q(p) of the data. One process only: no sharding over ranks.
+rows come from the easiest share q(p) of the data.
+
+Rows of one length are not gathered into steps of their own. On stories of levels 1 to 3 (width
+64, 250 steps of 2,048 tokens, two seeds, level 3) that cost accuracy: 63% and 98% with groups
+of 4 steps, against 98% and 99% with mixed steps. Only the parts of a step are sorted.
+One process only: no sharding over ranks.
 """
 
 from collections.abc import Sequence
@@ -10,10 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-
-GROUP = 4
-"""Batches whose rows are sorted by length together: enough to save most padding, few enough to keep
-short (easy) and long (hard) rows in neighboring steps."""
 
 
 class Curriculum(BaseModel):
@@ -32,64 +33,69 @@ class Curriculum(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Rows of every batch of a run, in order."""
+    """A run, step by step."""
 
-    batches: list[list[int]]
+    steps: list[list[list[int]]]
+    """Rows of each part of each step."""
     tokens: list[int]
-    """Tokens trained on up to and including each batch, padding not counted."""
+    """Tokens trained on up to and including each step, padding not counted."""
+
+    @property
+    def batches(self) -> list[list[int]]:
+        """All parts of all steps, in order."""
+        return [part for step in self.steps for part in step]
 
 
-def plan_batches(
+def plan_steps(
     lengths: Sequence[int],
     curriculum: Curriculum,
     *,
-    batch_tokens: int,
-    batches: int | None,
+    tokens_per_step: int,
+    steps: int | None,
     tokens: int | None,
-    padded: bool,
+    parts: int,
     seed: int,
-    multiple: int = 1,
 ) -> Plan:
-    """Draw a run of `batches` batches, or of at least `tokens` tokens and a `multiple` of batches.
+    """Draw a run of `steps` steps, or of at least `tokens` tokens. `lengths` is in curriculum order.
 
-    A batch holds as many rows as fit into `batch_tokens`, and one at least; `padded` counts
-    its padding. `lengths` is in curriculum order.
+    A step holds the rows that fit into `tokens_per_step`, and one for each part at least.
     """
-    assert (batches is None) != (tokens is None), "exactly one budget"
+    assert (steps is None) != (tokens is None), "exactly one budget"
     source = np.random.default_rng(seed)
     plan = Plan([], [])
     spent, pool = 0, 0
     deck: list[int] = []  # rows of the pool still to be dealt, each once before any again
-    held: list[int] = []  # rows left over by the last group, too few for a batch of their own
-    while True:
-        progress = len(plan.batches) / batches if batches is not None else spent / (tokens or 1)
+    while (len(plan.steps) < steps) if steps is not None else (spent < (tokens or 0)):
+        progress = len(plan.steps) / steps if steps is not None else spent / (tokens or 1)
         grown = max(1, round(curriculum.share(progress) * len(lengths)))
         if grown != pool:
             pool, deck = grown, []
-        while sum(lengths[row] for row in held) < GROUP * batch_tokens:
+        rows: list[int] = []
+        held = 0
+        while True:
             if not deck:
                 deck = source.permutation(pool).tolist()
-            held.append(deck.pop())
-        full, held = _cut(held, lengths, batch_tokens, padded)
-        for index in source.permutation(len(full)):
-            spent += sum(lengths[row] for row in full[index])
-            plan.batches.append(full[index])
-            plan.tokens.append(spent)
-            enough = tokens is not None and spent >= tokens and len(plan.batches) % multiple == 0
-            if enough or len(plan.batches) == batches:
-                return plan
+            if len(rows) >= parts and held + lengths[deck[-1]] > tokens_per_step:
+                break
+            held += lengths[deck[-1]]
+            rows.append(deck.pop())
+        spent += held
+        plan.steps.append(cut(rows, lengths, parts))
+        plan.tokens.append(spent)
+    return plan
 
 
-def _cut(rows: list[int], lengths: Sequence[int], budget: int, padded: bool) -> tuple[list[list[int]], list[int]]:
-    """Full batches of rows alike in length, and the longest rows, which fill no batch yet."""
-    full: list[list[int]] = []
-    batch: list[int] = []
-    held = 0
-    for row in sorted(rows, key=lambda row: lengths[row]):
-        size = lengths[row] * (len(batch) + 1) if padded else held + lengths[row]
-        if batch and size > budget:
-            full.append(batch)
-            batch, held = [], 0
-        batch.append(row)
-        held += lengths[row]
-    return (full, batch) if full else ([batch], [])
+def cut(rows: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Rows in `parts` parts of about as many tokens, short rows together so that little is padding."""
+    ordered = sorted(rows, key=lambda row: lengths[row])
+    total = sum(lengths[row] for row in rows)
+    found: list[list[int]] = [[]]
+    seen = 0
+    for place, row in enumerate(ordered):
+        full = seen >= total * len(found) / parts
+        needed = len(ordered) - place <= parts - len(found)  # one row for each part still missing
+        if found[-1] and len(found) < parts and (full or needed):
+            found.append([])
+        found[-1].append(row)
+        seen += lengths[row]
+    return found

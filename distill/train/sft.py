@@ -1,9 +1,9 @@
 """Sft: examples in, a model that imitates their assistant turns out.
 
 TRL's SFTTrainer on rows tokenized by the chat contract, loss on assistant tokens only.
-Batches follow a token budget, grouped by length, easy rows first when a curriculum asks for
-it. Interrupted runs continue bit for bit on a CPU. Does not judge the examples, evaluate,
-or run on more than one process.
+Steps follow a token budget, easy rows first when a curriculum asks for it. Interrupted runs
+continue bit for bit on a CPU. Does not judge the examples, evaluate, or run on more than
+one process.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from distill.progress import Progress
 from distill.prompts import Chat
 from distill.runs import Report
 from distill.sampling.protocols import LoadedModel, ModelLoader
-from distill.train.batches import Curriculum, Plan, plan_batches
+from distill.train.batches import Curriculum, Plan, plan_steps
 from distill.train.curve import CURVE, Curve, SftPoint
 from distill.train.resume import States
 from distill.train.rows import Rows, check_decontaminated, read_rows
@@ -37,9 +37,9 @@ class SftConfig(TrainConfig):
     tokens: int | None = Field(default=None, gt=0)
     """Tokens to train on, padding not counted; give this or `steps`."""
     tokens_per_batch: int = Field(default=2048, gt=0)
-    """Tokens of one optimizer step, padding included (not with `packing`, which has none)."""
+    """Most tokens of one optimizer step, padding not counted."""
     accumulation: int = Field(default=1, gt=0)
-    """Parts a step's batch is computed in, to bound memory."""
+    """Parts a step is computed in, short rows first: less memory and less padding, the same step."""
     curriculum: Curriculum = Curriculum()
     """Share of the rows (easiest first) to start from, and the progress at which all take part."""
     max_length: int = Field(default=2048, gt=0)
@@ -87,20 +87,18 @@ def sft(
         lineage = Lineage(name=name, stage="sft", parent=read_lineage(model), data=source)
         save_checkpoint(loaded.model, loaded.tokenizer, out, lineage)
     states.clear()
-    return _report(rows, plan, config, read_jsonl(out / CURVE, SftPoint)[-1])
+    return _report(rows, plan, read_jsonl(out / CURVE, SftPoint)[-1])
 
 
 def _plan(rows: Rows, config: SftConfig, seed: int) -> Plan:
-    parts = config.accumulation
-    return plan_batches(
+    return plan_steps(
         rows.lengths,
         config.curriculum,
-        batch_tokens=config.tokens_per_batch // parts,
-        batches=config.steps * parts if config.steps else None,
+        tokens_per_step=config.tokens_per_batch,
+        steps=config.steps,
         tokens=config.tokens,
-        padded=not config.packing,
+        parts=config.accumulation,
         seed=seed,
-        multiple=parts,
     )
 
 
@@ -121,20 +119,22 @@ def _train(
     from distill.train.lean import Feed, arguments, optimizers
     from distill.train.sft_trainer import LeanSft
 
-    parts = config.accumulation
-    steps = len(plan.batches) // parts
+    steps = len(plan.steps)
     begun, folder = states.newest() or (0, None)
     dataset = Dataset.from_dict({"input_ids": rows.token_ids, "labels": rows.labels})
     collate = DataCollatorForLanguageModeling(loaded.tokenizer.pad_token_id, padding_free=config.packing)
     columns = list(zip(rows.token_ids, rows.labels, strict=True))
     feed = Feed(
         plan.batches,
-        begun * parts,
+        begun * config.accumulation,
         lambda batch: collate([{"input_ids": columns[row][0], "labels": columns[row][1]} for row in batch]),
     )
     kwargs = arguments(states.folder, config, steps, config.log_every, seed)
     settings = SFTConfig(
-        **kwargs, gradient_accumulation_steps=parts, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+        **kwargs,
+        gradient_accumulation_steps=config.accumulation,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
     with progress.task("sft", steps, "steps") as task:
         task.advance(begun)
@@ -142,7 +142,7 @@ def _train(
             states=states,
             feed=feed,
             curve=Curve(out, SftPoint, begun),
-            tokens=plan.tokens[parts - 1 :: parts],
+            tokens=plan.tokens,
             task=task,
             model=loaded.model,
             args=settings,
@@ -155,8 +155,8 @@ def _train(
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
 
 
-def _report(rows: Rows, plan: Plan, config: SftConfig, last: SftPoint) -> Report:
-    steps = len(plan.batches) // config.accumulation
+def _report(rows: Rows, plan: Plan, last: SftPoint) -> Report:
+    steps = len(plan.steps)
     counts: dict[str, int | float] = {
         "examples": len(rows.token_ids),
         "dropped": rows.dropped,

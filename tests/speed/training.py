@@ -28,7 +28,7 @@ from distill.prompts import Chat, join_thought
 from distill.records import Message, Params, Problem, Status, Trace, Verdict
 from distill.sampling.engine import Engine
 from distill.selection import asking
-from distill.train.batches import Curriculum, plan_batches
+from distill.train.batches import Curriculum, plan_steps
 from distill.train.curve import Curve, RlPoint, SftPoint
 from distill.train.grpo_trainer import LeanGrpo
 from distill.train.lean import Feed, Lean, arguments, optimizers
@@ -242,7 +242,7 @@ def rollouts(model: Any, chat: Chat) -> Rollouts:
 
 
 def sft_batches(chat: Chat) -> tuple[list[Any], int]:
-    """Batches of worked stories of levels 1 to 4, about 2,048 padded tokens each, and their tokens."""
+    """Batches of worked stories of levels 1 to 4, 2,048 tokens each, and their tokens."""
     made = family("stories")
     token_ids, labels = [], []
     for problem in stories(2000):
@@ -253,7 +253,7 @@ def sft_batches(chat: Chat) -> tuple[list[Any], int]:
         token_ids.append(ids)
         labels.append([token if loss else IGNORED for token, loss in zip(ids, mask, strict=True)])
     lengths = [len(ids) for ids in token_ids]
-    plan = plan_batches(lengths, Curriculum(), batch_tokens=2048, batches=STEPS, tokens=None, padded=True, seed=0)
+    plan = plan_steps(lengths, Curriculum(), tokens_per_step=2048, steps=STEPS, tokens=None, parts=1, seed=0)
     collate = DataCollatorForLanguageModeling(chat.tokenizer.pad_token_id)
     rows = [[{"input_ids": token_ids[row], "labels": labels[row]} for row in batch] for batch in plan.batches]
     return [collate(batch) for batch in rows], plan.tokens[-1]
