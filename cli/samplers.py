@@ -49,7 +49,7 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
     elif config.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler
 
-        yield OracleSampler(problems, error_rate=config.error_rate or 0.0), ""
+        yield OracleSampler(problems, error_rate=config.error_rate or 0.0, terse_rate=config.terse_rate), ""
     elif config.sampler == "replay":
         from distill.sampling.replay import open_recording
 

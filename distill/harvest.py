@@ -47,6 +47,8 @@ class HarvestConfig(StageConfig):
     """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
     error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
     """Share of wrong traces the oracle writes on purpose."""
+    terse_rate: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the oracle's traces that jump to the answer with an empty thought."""
     endpoint: EndpointConfig | None = None
     """Server of the sampler `endpoint`."""
     replay: ReplayConfig | None = None
@@ -73,6 +75,8 @@ class HarvestConfig(StageConfig):
                 raise ValueError(f"{key}: missing, sampler {sampler!r} needs it")
             if self.sampler != sampler and getattr(self, key) is not None:
                 raise ValueError(f"{key}: only sampler {sampler!r} has a use for it, got sampler {self.sampler!r}")
+        if self.terse_rate and self.sampler != "oracle":
+            raise ValueError(f"terse_rate: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
         return self
 
     @property

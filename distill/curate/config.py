@@ -37,6 +37,8 @@ class CurateConfig(StageConfig):
     """Longest example kept, in student tokens, prompt included; needs `tokenizer`."""
     order: Literal["level", "length", "none"] = "none"
     """level: easy first, shuffled within a level; length: short first; none: as the problems stand."""
+    first: tuple[str, ...] = ()
+    """Families whose examples come before all others, for a curriculum that begins with them."""
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "CurateConfig":

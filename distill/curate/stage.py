@@ -69,9 +69,7 @@ def curate(
         reasons = _reasons(sieved)
         why = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
         raise UserError(f"curate: none of {len(rows):,} traces is kept ({why or 'the harvest is empty'})")
-    examples = [
-        _example(row, order, config, lengths) for order, row in enumerate(_ordered(sieved.kept, config.order, seed))
-    ]
+    examples = [_example(row, order, config, lengths) for order, row in enumerate(_ordered(sieved.kept, config, seed))]
     write_jsonl(out / EXAMPLES, examples)
     write_jsonl(out / DROPPED, sieved.dropped)
     write_jsonl(out / MATCHES, matches)
@@ -167,12 +165,17 @@ def _filters(
     return filters
 
 
-def _ordered(rows: list[Row], order: str, seed: int) -> list[Row]:
+def _ordered(rows: list[Row], config: CurateConfig, seed: int) -> list[Row]:
     """Rows of equal rank are shuffled by a seeded hash, so that problems do not come in clumps."""
-    if order == "none":
-        return rows
-    rank = {row.trace_id: (row.problem.level or 0) if order == "level" else len(row.text) for row in rows}
-    return sorted(rows, key=lambda row: (rank[row.trace_id], fingerprint([seed, row.trace_id])))
+
+    def rank(row: Row) -> tuple[bool, int, str]:
+        late = row.problem.source not in config.first
+        if config.order == "none":
+            return late, 0, ""  # the sort is stable: as they stand
+        size = (row.problem.level or 0) if config.order == "level" else len(row.text)
+        return late, size, fingerprint([seed, row.trace_id])
+
+    return sorted(rows, key=rank)
 
 
 def _example(row: Row, order: int, config: CurateConfig, lengths: Mapping[str, int]) -> Example:

@@ -1,8 +1,9 @@
 """Oracle: a sampler that knows the answers, and errs on purpose.
 
 Writes the right chain of a procedural problem, or with `error_rate` a plausible wrong one,
-so that everything behind a sampler can be run and tested without a model. Cold-start data
-comes from it. Token counts are words; there are no token ids and no log-probabilities.
+so that everything behind a sampler can be run and tested without a model. With `terse_rate`
+it jumps to the answer and leaves the thought empty: right, but no example of how to get
+there, as in hastily written cold-start data. Cold-start data comes from it. Token counts are words; there are no token ids and no log-probabilities.
 Does not speak about benchmark problems: nobody here knows a thought for them.
 """
 
@@ -15,7 +16,7 @@ from distill.prompts import join_thought
 from distill.records import Completion, Problem, SamplerId, fingerprint
 from distill.sampling.protocols import Answered, Request, TokenScores
 
-REVISION = 2
+REVISION = 3
 """Raised when the same problem and seed would give another text."""
 
 
@@ -24,16 +25,17 @@ class OracleSampler:
 
     think_open = False
 
-    def __init__(self, problems: Iterable[Problem], *, error_rate: float = 0.0) -> None:
-        if not 0.0 <= error_rate <= 1.0:
-            raise UserError(f"oracle: error_rate: expected a fraction from 0 to 1, got {error_rate}")
-        self.error_rate = error_rate
+    def __init__(self, problems: Iterable[Problem], *, error_rate: float = 0.0, terse_rate: float = 0.0) -> None:
+        for key, rate in (("error_rate", error_rate), ("terse_rate", terse_rate)):
+            if not 0.0 <= rate <= 1.0:
+                raise UserError(f"oracle: {key}: expected a fraction from 0 to 1, got {rate}")
+        self.error_rate, self.terse_rate = error_rate, terse_rate
         self.problems = {problem.id: problem for problem in problems}
         self.families = {name: family(name) for name in FAMILIES}
 
     @property
     def identity(self) -> SamplerId:
-        return SamplerId(name="oracle", revision=fingerprint([REVISION, self.error_rate]))
+        return SamplerId(name="oracle", revision=fingerprint([REVISION, self.error_rate, self.terse_rate]))
 
     def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
         """One request at a time, in order. Sample k depends on the problem and `seed + k` alone."""
@@ -59,7 +61,8 @@ class OracleSampler:
         rng = random.Random(f"oracle/{request.seed + index}/{request.id}")
         errs = rng.random() < self.error_rate
         chain = kind.mistake(problem, rng) if errs else kind.worked(problem)
-        words = join_thought(chain.reasoning, chain.answer).split()
+        reasoning = "" if rng.random() < self.terse_rate else chain.reasoning
+        words = join_thought(reasoning, chain.answer).split()
         cut = len(words) >= request.params.max_tokens  # the end of the turn is a token too
         said = words[: request.params.max_tokens]
         return Completion(
