@@ -19,8 +19,9 @@ def judge(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
-    """Judge any mix of answers {id, gold, prediction} and programs {id, program, entry_point, tests}.
+    """Judge a file of answers and programs.
 
+    Answers are rows {id, gold, prediction}, programs {id, program, entry_point, tests}; they may be mixed.
     Optional keys: finish (stop, length), think_open, setup. A verdict is correct, wrong, unparsed, truncated, timeout,
     gold_bad or undecided, with what was extracted and why.
     """

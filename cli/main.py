@@ -18,6 +18,15 @@ app = typer.Typer(
     "Start with `make demo`, or: distill run --recipe mini. A recipe is a TOML file whose tables are steps; "
     "`distill run` walks it and skips what is done; every stage is also a command of its own.",
 )
+MENDABLE = {
+    errno.ENOSPC: "disk full; nothing acknowledged is lost: free space and run the same command",
+    errno.EDQUOT: "disk quota reached; nothing acknowledged is lost: free space and run the same command",
+    errno.EACCES: "permission denied; choose another folder with --out, or change its rights",
+    errno.EROFS: "read-only file system; choose another folder with --out",
+    errno.ENOTDIR: "not a folder; choose another with --out",
+}
+"""What the operating system refuses and the user can mend."""
+
 run_command.register(app)
 judge_command.register(app)
 
@@ -33,10 +42,10 @@ def main() -> None:
         print("stopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in MENDABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{where}disk full; nothing acknowledged is lost: free space and run the same command", file=sys.stderr)
+        print(f"{where}{MENDABLE[error.errno]}", file=sys.stderr)
         sys.exit(2)
 
 

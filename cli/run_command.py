@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from distill.runs import Manifest
 
 STAGES = {
-    "problems": "Write the problems: procedural families with exact judges, or a benchmark file.",
-    "harvest": "Sample chains of thought and judge each one; resumes where it stopped.",
-    "curate": "Turn verified traces into training examples: dedup, decontaminate, select, order.",
+    "problems": "Write problems: procedural families or a benchmark.",
+    "harvest": "Sample chains of thought and judge each; resumes.",
+    "curate": "Turn verified traces into training examples.",
     "teacher-init": "Make a fresh MLA/MoE teacher of a preset size.",
-    "student-init": "Make a fresh dense student of a Llama or Qwen shape.",
-    "student-import": "Turn a GGUF file into a transformers folder that can be trained.",
-    "sft": "Train a teacher or student on examples (TRL SFTTrainer, loss on the assistant's words only).",
-    "rl": "Reinforce with the judge's verdicts (TRL GRPOTrainer, rollouts through our engine).",
-    "quantize": "Write an int8 or nf4 copy of a checkpoint and say what it cost.",
-    "bench": "Examine checkpoints: scores with intervals and paired differences.",
+    "student-init": "Make a fresh dense student, Llama or Qwen shaped.",
+    "student-import": "Turn a GGUF file into a folder that can be trained.",
+    "sft": "Train a teacher or student on examples.",
+    "rl": "Reinforce with the judge's verdicts (GRPO).",
+    "quantize": "Write an int8 or 4-bit copy and say what it cost.",
+    "bench": "Score checkpoints with intervals, pairs compared.",
     "report": "Write one self-contained HTML page about a run.",
 }
 """Stage names in the order work flows; `cli.stages` holds their functions."""
@@ -42,8 +42,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the application."""
-    app.command("run", help="Walk a whole recipe: skip what is done, resume what was interrupted.")(run)
-    app.command("stages", help="List the stages, or every key of one stage's table with its meaning.")(stages)
+    app.command("run", help="Walk a recipe: skip what is done, resume the rest.")(run)
+    app.command("stages", help="List stages, or explain every key of one's table.")(stages)
     for name, summary in STAGES.items():
         app.command(name, help=f"{summary}\n\nKeys of its table: distill stages {name}.")(_stage_command(name))
 
@@ -118,7 +118,8 @@ def _run(recipe: "Recipe", names: list[str], out: Path | None, data: Path | None
     folder = out or Path("runs") / recipe.name
     source = data or Path(os.environ.get("DISTILL_DATA", "data"))
     for name in names:
-        progress.say(f"[{name}]")
+        if not (quiet or json_):
+            typer.echo(f"[{name}]")
         manifest, ran = run_step(recipe, name, folder, source, progress)
         if json_:
             typer.echo(json.dumps({**manifest.model_dump(mode="json"), "folder": str(folder / name), "ran": ran}))

@@ -60,7 +60,9 @@ class HarvestConfig(StageConfig):
     samples: int = Field(default=1, gt=0)
     """Traces a problem."""
     temperature: float = Field(default=1.0, ge=0.0)
+    """0 is greedy, 1 the sampler's own distribution."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Sample from the likeliest tokens that hold this share of the probability."""
     max_tokens: int = Field(gt=0)
     """Longest completion, in the sampler's tokens."""
     seed: int = Field(default=0, ge=0)

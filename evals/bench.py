@@ -61,6 +61,7 @@ class BenchConfig(StageConfig):
     temperature: float = Field(default=0.0, ge=0.0)
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Sample from the likeliest tokens that hold this share of the probability."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Longest completion in the checkpoint's tokens; needed for `checkpoints`."""
 

@@ -15,9 +15,11 @@ class TeacherInitConfig(StageConfig):
     """Which architecture to make."""
 
     preset: Literal["mini", "v3", "v2-lite"] = "mini"
+    """Shape to start from, from teacher/config.py."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys of the preset's config.json to replace; `vocab_size` and token ids follow the tokenizer."""
-    tokenizer: Literal["mini"] = "mini"
+    tokenizer: str = "mini"
+    """`mini`, or the folder of a tokenizer (with a slash)."""
 
 
 def teacher_init(out: Path, config: TeacherInitConfig, *, tokenizer: Any, seed: int, progress: Progress) -> Report:

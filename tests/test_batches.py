@@ -87,3 +87,14 @@ def test_easy_rows_stay_in_the_mix_at_the_end() -> None:
 def test_a_plan_depends_on_its_seed_alone() -> None:
     assert plan(seed=3) == plan(seed=3)
     assert plan(seed=3) != plan(seed=4)
+
+
+def test_the_pool_stays_as_it_started_until_the_hold_ends() -> None:
+    held = Curriculum(start=0.2, hold=0.25, full_at=0.6)
+    shares = [held.share(progress) for progress in (0.0, 0.25, 0.425, 0.6, 1.0)]
+    assert shares == pytest.approx([0.2, 0.2, 0.6, 1.0, 1.0])
+
+
+def test_a_hold_that_never_ends_is_refused() -> None:
+    with pytest.raises(ValueError, match="hold"):
+        Curriculum(hold=0.5, full_at=0.5)

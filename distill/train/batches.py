@@ -12,9 +12,10 @@ One process only: no sharding over ranks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Curriculum(BaseModel):
@@ -23,12 +24,21 @@ class Curriculum(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     start: float = Field(default=1.0, gt=0, le=1)
     """Share of the rows in the pool at the first step; 1 trains on all from the start."""
+    hold: float = Field(default=0.0, ge=0, lt=1)
+    """Progress (share of the budget) up to which the pool stays as it started."""
     full_at: float = Field(default=0.5, gt=0, le=1)
-    """Progress (share of the budget) at which the pool holds every row."""
+    """Progress at which the pool holds every row."""
+
+    @model_validator(mode="after")
+    def _grows_after_the_hold(self) -> Self:
+        if self.hold >= self.full_at:
+            raise ValueError(f"hold ({self.hold}) must be below full_at ({self.full_at})")
+        return self
 
     def share(self, progress: float) -> float:
-        """Share of the rows in the pool, linear from `start` to 1."""
-        return min(1.0, self.start + (1.0 - self.start) * progress / self.full_at)
+        """Share of the rows in the pool: `start` until `hold`, then linear to 1."""
+        grown = max(0.0, progress - self.hold) / (self.full_at - self.hold)
+        return min(1.0, self.start + (1.0 - self.start) * grown)
 
 
 @dataclass(frozen=True, slots=True)
