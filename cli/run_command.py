@@ -102,8 +102,9 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
 
 
 def _load(recipe: str, overrides: list[str] | None) -> "Recipe":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the other core's work
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from cli.libraries import prepare
+
+    prepare()
     from cli.stages import REGISTRY
     from distill.recipe import find_recipe, load_recipe
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from cli.loading import Folders
 from cli.samplers import engine_sampler, harvest_sampler, tokenizer_named
-from distill.curate.stage import CurateConfig, curate
+from distill.curate.config import CurateConfig
+from distill.curate.stage import curate
 from distill.harvest import HarvestConfig, harvest
 from distill.judge import Judge
 from distill.problems.benchmarks import benchmark_files

@@ -60,7 +60,6 @@ def student_import(out: Path, config: StudentImportConfig, *, seed: int, progres
     save_checkpoint(model, tokenizer, out, Lineage(name=path.stem, stage="student-import", data=content))
     parameters = sum(weight.numel() for weight in model.parameters())
     lines = (f"{path.name}: {parameters:,} parameters, {config.dtype}", *notes)
-    progress.say(lines[0])
     return Report(counts={"parameters": parameters}, lines=lines, marks={"source": path.name, "content": content})
 
 

@@ -25,7 +25,7 @@ class StudentInitConfig(StageConfig):
     """The table of a `student-init` step."""
 
     spec: str
-    """Name of a shape in students/specs.py, such as `mini-86k`."""
+    """Name of a shape in students/specs.py, such as `mini-95k`."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Fields of the shape to replace, such as layers = 3."""
     tokenizer: str = "mini"
@@ -45,7 +45,6 @@ def student_init(out: Path, config: StudentInitConfig, *, tokenizer: Any, seed: 
     save_checkpoint(model, tokenizer, out, Lineage(name=out.name.removesuffix(".partial"), stage="student-init"))
     parameters = sum(weight.numel() for weight in model.parameters())
     line = f"{config.spec}: {spec.arch}, {parameters:,} parameters, vocabulary {vocab_size}"
-    progress.say(line)
     return Report(counts={"parameters": parameters, "vocabulary": vocab_size}, lines=(line,))
 
 

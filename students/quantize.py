@@ -62,8 +62,6 @@ def quantize(model: Path, out: Path, config: QuantizeConfig, *, seed: int, progr
         f"relative logit error on {PROBES} random sequences: {error:.4f}",
         *(f"not quantized, shape: {name} {tuple(layers[name].weight.shape)}" for name in skipped),
     )
-    for line in lines:
-        progress.say(line)
     counts = {"bytes_before": before, "bytes_after": after, "skipped": len(skipped)}
     measured = {"share_quantized": round(share, 4), "logit_error": round(error, 6)}
     return Report(counts={**counts, **measured}, lines=lines)

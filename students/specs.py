@@ -48,17 +48,17 @@ LLAMA3_ROPE = {
 }
 
 SPECS: dict[str, Spec] = {
-    # The number is the parameter count with the miniature's 63-word vocabulary, embedding tied.
-    "mini-304k": Spec(width=128, ffn=128, layers=3, heads=4, kv_heads=2),
-    "mini-152k": Spec(width=64, ffn=192, layers=3, heads=4, kv_heads=2),
-    "mini-86k": Spec(width=64, ffn=128, layers=2, heads=2, kv_heads=2),
-    "mini-62k": Spec(width=64, ffn=64, layers=2, heads=2, kv_heads=2),
-    "mini-42k": Spec(width=32, ffn=96, layers=3, heads=2, kv_heads=2),
-    "mini-33k": Spec(width=64, ffn=64, layers=1, heads=2, kv_heads=2),
-    "mini-23k": Spec(width=32, ffn=64, layers=2, heads=2, kv_heads=2),
-    "mini-12k": Spec(width=32, ffn=64, layers=1, heads=2, kv_heads=2),
-    "mini-86k-qwen2": Spec(arch="qwen2", width=64, ffn=128, layers=2, heads=2, kv_heads=2),
-    "mini-86k-qwen3": Spec(arch="qwen3", width=64, ffn=128, layers=2, heads=2, kv_heads=2),
+    # The number is the parameter count with the miniature's vocabulary of 192, embedding tied.
+    "mini-320k": Spec(width=128, ffn=128, layers=3, heads=4, kv_heads=2),
+    "mini-160k": Spec(width=64, ffn=192, layers=3, heads=4, kv_heads=2),
+    "mini-95k": Spec(width=64, ffn=128, layers=2, heads=2, kv_heads=2),
+    "mini-70k": Spec(width=64, ffn=64, layers=2, heads=2, kv_heads=2),
+    "mini-46k": Spec(width=32, ffn=96, layers=3, heads=2, kv_heads=2),
+    "mini-41k": Spec(width=64, ffn=64, layers=1, heads=2, kv_heads=2),
+    "mini-27k": Spec(width=32, ffn=64, layers=2, heads=2, kv_heads=2),
+    "mini-16k": Spec(width=32, ffn=64, layers=1, heads=2, kv_heads=2),
+    "mini-95k-qwen2": Spec(arch="qwen2", width=64, ffn=128, layers=2, heads=2, kv_heads=2),
+    "mini-95k-qwen3": Spec(arch="qwen3", width=64, ffn=128, layers=2, heads=2, kv_heads=2),
     "smollm2-135m": Spec(
         width=576, ffn=1536, layers=30, heads=9, kv_heads=3, positions=8192, rope_theta=100_000.0, norm_eps=1e-5
     ),

@@ -38,7 +38,6 @@ def teacher_init(out: Path, config: TeacherInitConfig, *, tokenizer: Any, seed: 
     }
     shape = preset(config.preset, **{**ids, **config.overrides})
     sizes = count(shape)
-    progress.say(f"teacher-init: {config.preset}, {sizes.total:,} parameters, {sizes.active:,} active a token")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = DeepseekForCausalLM(shape)

@@ -1,10 +1,13 @@
 """The command line: bad input is one clear line and exit code 2; good input runs and says what it did."""
 
 import errno
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -41,18 +44,30 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
-def distill(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The command as a user types it."""
-    command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(SHIPPED.parent.parent)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def complaint(*arguments: object, cwd: Path | None = None) -> str:
-    """The message of a command that must exit with 2, without a traceback."""
-    done = distill(*arguments, cwd=cwd)
+def distill(*arguments: object) -> Done:
+    """The command as a user types it, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["distill", *map(str, arguments)])
+        patch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    return Done(int(stopped.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def complaint(*arguments: object) -> str:
+    """The message of a command that must exit with 2."""
+    done = distill(*arguments)
     assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
     return done.stderr.strip()
 
 
@@ -63,7 +78,7 @@ def test_help_names_every_stage() -> None:
 
 
 def test_summaries_fit_a_narrow_terminal() -> None:
-    assert "..." not in distill("--help").stdout
+    assert "..." not in distill("--help").stdout.partition("Commands:")[2]
 
 
 def test_commands_and_registry_name_the_same_stages() -> None:
@@ -141,7 +156,7 @@ def test_step_held_by_another_process_is_refused(small: Path, tmp_path: Path) ->
 
 def test_curate_that_keeps_nothing_is_an_error(small: Path, tmp_path: Path) -> None:
     text = complaint("run", "--recipe", small, "--out", tmp_path / "out", "--set", "traces.error_rate=1.0")
-    assert "keeps nothing" in text or "kept none" in text or "nothing" in text
+    assert text == "curate: none of 40 traces is kept (wrong 40)"
 
 
 @pytest.mark.parametrize(("number", "word"), [(errno.ENOSPC, "disk full"), (errno.EACCES, "permission denied")])
@@ -156,6 +171,13 @@ def test_refusal_of_the_system_is_one_line(
         main()
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith(f"runs/x: {word}")
+
+
+def test_the_command_itself_exits_with_two_and_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "run", "--recipe", "none.toml"]
+    environment = {**os.environ, "PYTHONPATH": str(SHIPPED.parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (2, "none.toml: no such recipe file\n")
 
 
 def test_out_below_a_file_is_refused(small: Path) -> None:

@@ -16,7 +16,8 @@ ROWS = [
     ({"id": "open", "gold": "7", "prediction": "7", "think_open": True}, "unparsed"),
     ({"id": "check", "program": "def f(x):\n    return x + 1", "entry_point": "f",
       "tests": "def check(candidate):\n    assert candidate(1) == 2\n"}, "correct"),
-    ({"id": "asserts", "program": "def f(x):\n    return x", "tests": ["assert f(1) == 1", "assert f(1) == 2"]}, "wrong"),
+    ({"id": "asserts", "program": "def f(x):\n    return x", "tests": ["assert f(1) == 1",
+      "assert f(1) == 2"]}, "wrong"),
     ({"id": "setup", "setup": "import math", "program": "def f(x):\n    return math.sqrt(x)",
       "tests": ["assert f(4) == 2"]}, "correct"),
 ]  # fmt: skip

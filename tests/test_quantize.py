@@ -28,7 +28,7 @@ IDS = torch.arange(5, 45)[None]
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
-    config = StudentInitConfig(spec="mini-86k", overrides={"init_std": 0.1})
+    config = StudentInitConfig(spec="mini-95k", overrides={"init_std": 0.1})
     student_init(folder, config, tokenizer=mini_tokenizer(), seed=0, progress=QUIET)
     return folder
 
@@ -130,7 +130,7 @@ def test_lineage_names_the_parent(quantized: dict[str, tuple[Path, Report]]) -> 
 def test_layers_of_awkward_shape_are_skipped_and_listed(tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     model.mkdir()
-    config = StudentInitConfig(spec="mini-86k", overrides={"ffn": 48, "layers": 1})
+    config = StudentInitConfig(spec="mini-95k", overrides={"ffn": 48, "layers": 1})
     student_init(model, config, tokenizer=mini_tokenizer(), seed=0, progress=QUIET)
     out.mkdir()
     report = run(model, out, "nf4")
@@ -146,7 +146,7 @@ def test_layers_of_awkward_shape_are_skipped_and_listed(tmp_path: Path) -> None:
 def test_a_student_without_any_fitting_layer_is_told_to_use_int8(tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     model.mkdir()
-    config = StudentInitConfig(spec="mini-42k")
+    config = StudentInitConfig(spec="mini-46k")
     student_init(model, config, tokenizer=mini_tokenizer(), seed=0, progress=QUIET)
     with pytest.raises(UserError, match=r"no layer fits nf4.*use int8"):
         run(model, out, "nf4")

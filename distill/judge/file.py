@@ -92,9 +92,10 @@ def judge_file(path: Path, out: Path, *, workers: int, timeout: float, progress:
 
 
 def _report(verdicts: list[RowVerdict], seconds: float) -> Report:
-    statuses = Counter(verdict.status for verdict in verdicts)
+    statuses: Counter[str] = Counter(verdict.status for verdict in verdicts)
     slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
     lines = [f"{len(verdicts):,} rows in {seconds:.2f} s, {len(verdicts) / max(seconds, 1e-9):,.0f}/s"]
     lines.append("  ".join(f"{status} {count:,}" for status, count in statuses.most_common()))
     lines += [f"slow: {row.id}  {row.seconds:.3f} s  {row.status}" for row in slowest if row.seconds > 0.1]
-    return Report(counts={"rows": len(verdicts), "seconds": round(seconds, 3), **dict[str, int | float](statuses)}, lines=tuple(lines))
+    counts = {"rows": len(verdicts), "seconds": round(seconds, 3), **statuses}
+    return Report(counts=counts, lines=tuple(lines))

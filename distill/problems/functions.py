@@ -18,7 +18,8 @@ from pydantic import Field
 from distill.problems.family import MAX_OPERAND, Chain, Family
 from distill.records import Problem, Tests
 
-NAMES = ("f", "g", "h", "p", "q", "r", "s", "t", "u", "v")
+LETTERS = ("f", "g", "h", "p", "q", "r", "s", "t", "u", "v", "b", "c", "d", "e", "i", "j", "l", "m", "o", "w")
+NAMES = (*LETTERS, "fn", "op", "calc", "solve", "score", "total")
 VARIABLES = ("x", "y", "n", "a", "k", "z")
 INTROS = (
     "Return {x} after these steps :",

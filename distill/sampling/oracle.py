@@ -3,8 +3,9 @@
 Writes the right chain of a procedural problem, or with `error_rate` a plausible wrong one,
 so that everything behind a sampler can be run and tested without a model. With `terse_rate`
 it jumps to the answer and leaves the thought empty: right, but no example of how to get
-there, as in hastily written cold-start data. Cold-start data comes from it. Token counts are words; there are no token ids and no log-probabilities.
-Does not speak about benchmark problems: nobody here knows a thought for them.
+there, as in hastily written cold-start data. Token counts are words; there are no token ids
+and no log-probabilities. Does not speak about benchmark problems: nobody here knows a
+thought for them.
 """
 
 import random

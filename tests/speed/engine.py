@@ -33,7 +33,7 @@ def main() -> None:
     torch.manual_seed(0)
     chat = Chat(mini_tokenizer())
     vocab = len(chat.tokenizer)
-    model = AutoModelForCausalLM.from_config(model_config(SPECS["mini-86k"], vocab, end_id=chat.end_id, pad_id=0))
+    model = AutoModelForCausalLM.from_config(model_config(SPECS["mini-95k"], vocab, end_id=chat.end_id, pad_id=0))
     model.eval()
     model.generation_config = GenerationConfig(pad_token_id=0)
     rng = random.Random(0)
@@ -47,7 +47,7 @@ def main() -> None:
         for _ in range(REPEATS):
             best[0] = max(best[0], rows * NEW / seconds(ours, engine, prompts, samples, 1.0))
             best[1] = max(best[1], rows * NEW / seconds(theirs, model, prompts, samples, True))
-        print(f"mini-86k,{rows},{samples},{best[0]:.0f},{best[1]:.0f},{best[0] / best[1]:.1f}", flush=True)
+        print(f"mini-95k,{rows},{samples},{best[0]:.0f},{best[1]:.0f},{best[0] / best[1]:.1f}", flush=True)
 
 
 def ours(engine: Engine, prompts: list[list[int]], samples: int, temperature: float) -> list[Any]:

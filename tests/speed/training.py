@@ -64,7 +64,7 @@ def main() -> None:
     chat = Chat(tokenizer)
     print("what,unit,ours,hand_loop,trl_as_it_comes,ours_over_hand_loop")
     batches, tokens = sft_batches(chat)
-    for name, make in (("teacher width 64", lambda: teacher(chat)), ("student mini-86k", lambda: student(chat))):
+    for name, make in (("teacher width 64", lambda: teacher(chat)), ("student mini-95k", lambda: student(chat))):
         sides: dict[str, Callable[[Any, Path], float]] = {
             "ours": lambda model, out: lean_sft(model, tokenizer, batches, out),
             "hand": lambda model, out: hand_sft(model, batches),
@@ -302,7 +302,7 @@ def teacher(chat: Chat) -> DeepseekForCausalLM:
 def student(chat: Chat) -> Any:
     """The smallest shipped student."""
     torch.manual_seed(0)
-    config = model_config(SPECS["mini-86k"], len(chat.tokenizer), end_id=chat.end_id, pad_id=0)
+    config = model_config(SPECS["mini-95k"], len(chat.tokenizer), end_id=chat.end_id, pad_id=0)
     return AutoModelForCausalLM.from_config(config)
 
 

@@ -24,7 +24,7 @@ PREFILL_TOKENS = 8192
 """Padded tokens of one prefill call: bounds its memory."""
 REFILL_SHARE = 16
 """Refill when 1/16 of the slots are free: a prefill of one prompt costs about as much as one of several.
-Measured with 64 slots on mini-86k: about a fifth more tokens a second than refilling at once, as many as at 1/8."""
+Measured with 64 slots on mini-95k: about a fifth more tokens a second than refilling at once, as many as at 1/8."""
 
 
 @dataclass(frozen=True, slots=True)
