@@ -201,7 +201,7 @@ def test_data_nobody_decontaminated_is_refused_unless_insisted(
 
 
 @pytest.mark.parametrize("fields", [{}, {"steps": 5, "tokens": 5}], ids=["no budget", "two budgets"])
-def test_exactly_one_budget_is_given(fields: dict[str, int]) -> None:
+def test_exactly_one_budget_is_given(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="exactly one of steps and tokens"):
         SftConfig(data="a", model="b", **fields)
 

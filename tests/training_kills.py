@@ -40,14 +40,15 @@ class EvenJudge:
 
 def run(stage: str, inputs: list[Path], out: Path, fields: dict[str, Any]) -> None:
     """One attempt."""
+    first, second = inputs
     out.mkdir(exist_ok=True)
     quiet = Progress("quiet")
     if stage == "sft":
         config = SftConfig(data="data", model="model", **fields)
-        sft(*inputs, out, config, loader=Folders(), seed=0, progress=quiet)
+        sft(first, second, out, config, loader=Folders(), seed=0, progress=quiet)
     else:
         rules = RlConfig(model="model", problems="problems", **fields)
-        rl(*inputs, out, rules, loader=Folders(), judge=EvenJudge(), seed=0, progress=quiet)
+        rl(first, second, out, rules, loader=Folders(), judge=EvenJudge(), seed=0, progress=quiet)
 
 
 def die_at(instant: str) -> None:
