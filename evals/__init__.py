@@ -1,0 +1,1 @@
+"""Evals: benches, intervals and the report."""

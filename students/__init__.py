@@ -1,0 +1,1 @@
+"""Students: dense Llama and Qwen shapes, their cache, quantized copies and import from GGUF."""
