@@ -31,7 +31,7 @@ ALGEBRA = Kind("algebra", Path(__file__).with_name("algebra_server.py"), ("-P",)
 GRACE_SECONDS = 5.0
 """What a program server gets beyond the deadline it keeps itself, before it is killed too."""
 MOST_REMEMBERED = 50_000
-AHEAD = 64
+AHEAD = 512
 """Verdicts `judge_many` may have under way, per worker, beyond the one it waits for."""
 
 
