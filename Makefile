@@ -8,7 +8,7 @@ RECIPE ?= mini
 SET    ?=
 SLICE  ?= tests
 export HF_HUB_OFFLINE ?= 1
-export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 30000
 export TOKENIZERS_PARALLELISM ?= false
 
 READY  := $(VENV)/.ready

@@ -9,7 +9,7 @@ from cli.samplers import engine_sampler, harvest_sampler, tokenizer_named
 from distill.curate.config import CurateConfig
 from distill.curate.stage import curate
 from distill.harvest import HarvestConfig, harvest
-from distill.judge import Judge
+from distill.judge import JUDGE_VERSION, Judge
 from distill.problems.benchmarks import benchmark_files
 from distill.problems.stage import ProblemsConfig, problems
 from distill.prompts import Chat
@@ -69,6 +69,10 @@ def _curate(c: StepContext) -> Report:
 def _teacher_init(c: StepContext) -> Report:
     tokenizer = tokenizer_named(c.config.tokenizer)
     return teacher_init(c.out, c.config, tokenizer=tokenizer, seed=c.seed, progress=c.progress)
+
+
+def _tokenizer_files(config: TeacherInitConfig | StudentInitConfig, data: Path) -> Iterable[Path]:
+    return () if config.tokenizer == "mini" else (Path(config.tokenizer),)
 
 
 def _student_init(c: StepContext) -> Report:
@@ -136,15 +140,15 @@ REGISTRY = {
     stage.name: stage
     for stage in (
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
-        Stage("harvest", HarvestConfig, _harvest, reads=_harvest_files),
+        Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
         Stage("curate", CurateConfig, _curate),
-        Stage("teacher-init", TeacherInitConfig, _teacher_init),
-        Stage("student-init", StudentInitConfig, _student_init),
+        Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
+        Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
         Stage("student-import", StudentImportConfig, _student_import, reads=_import_files),
         Stage("sft", SftConfig, _sft),
-        Stage("rl", RlConfig, _rl),
+        Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),
-        Stage("bench", BenchConfig, _bench),
+        Stage("bench", BenchConfig, _bench, version=f"1 judge {JUDGE_VERSION}"),
         Stage("report", ReportConfig, _report),
     )
 }

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from distill.errors import UserError
-from distill.records import Record
+from distill.records import Record, reason
 
 R = TypeVar("R", bound=Record)
 
@@ -50,13 +50,6 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from unzipped
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: not a whole gzip file ({error})") from error
-
-
-def reason(error: ValidationError) -> str:
-    """The first complaint of a validation error, as `key: problem`."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 def write_jsonl(path: Path, rows: Iterable[Record]) -> int:

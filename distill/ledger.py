@@ -31,8 +31,8 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from distill.errors import UserError
-from distill.jsonl import MAX_BAD_LINES, reason
-from distill.records import Message, Params, Record, SamplerId, fingerprint
+from distill.jsonl import MAX_BAD_LINES
+from distill.records import Message, Params, Record, SamplerId, fingerprint, reason
 from distill.runs import write_durably
 
 R = TypeVar("R", bound=Record)

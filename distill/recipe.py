@@ -6,6 +6,7 @@ in `inputs` name other steps, or paths when they contain a slash. Stages are han
 """
 
 import hashlib
+import re
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,10 @@ from distill.records import fingerprint
 from distill.runs import InputRef, Manifest, Report, environment, git_commit, is_done, open_run, read_manifest, seal
 
 SHIPPED = Path(__file__).parent / "recipes"
+LARGEST_SEED = 2**31 - 1
+"""Stages add to the seed, and some libraries stop at 32 bits."""
+STEP_NAME = re.compile(r"(?!.*\.partial$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Names of steps are names of folders."""
 HEADER = ("title", "status", "seed")
 """Keys of a recipe that are not steps."""
 
@@ -28,7 +33,7 @@ HEADER = ("title", "status", "seed")
 class StageConfig(BaseModel):
     """A step's table: frozen, unknown keys refused. Fields named in `inputs` are steps or paths."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     inputs: ClassVar[tuple[str, ...]] = ()
     """Fields that name the steps this one reads; the first is the one `--from` replaces."""
 
@@ -61,7 +66,7 @@ class Stage:
     name: str
     config: type[StageConfig]
     run: Callable[[StepContext], Report]
-    version: int = 1
+    version: str = "1"
     """Raised when the same config would give other bytes; part of every fingerprint."""
     reads: Callable[[Any, Path], Iterable[Path]] = lambda config, data: ()
     """Files outside any run folder that the result depends on; their content is fingerprinted."""
@@ -111,8 +116,8 @@ def find_recipe(name: str) -> Path:
 def load_recipe(path: Path, stages: Mapping[str, Stage], overrides: Iterable[str] = ()) -> Recipe:
     """Parse and check a whole recipe. Raises UserError naming file, table, key and what was expected."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # TOML and Unicode errors are ValueErrors
         raise UserError(f"{path}: not TOML ({error})") from error
     for override in overrides:
         _override(tables, override, path)
@@ -123,8 +128,10 @@ def load_recipe(path: Path, stages: Mapping[str, Stage], overrides: Iterable[str
                 f"{path}: {key}: unknown key{did_you_mean(key, HEADER)}; outside a table there are {', '.join(HEADER)}"
             )
     seed = header.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"{path}: seed: expected a whole number from 0, got {seed!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"{path}: seed: expected a whole number from 0 to {LARGEST_SEED}, got {seed!r}")
+    if not tables:
+        raise UserError(f"{path}: no steps; a recipe has one table a step")
     steps = {name: _step(path, name, table, stages) for name, table in tables.items()}
     for step in steps.values():
         for key, names in step.inputs.items():
@@ -163,7 +170,7 @@ def step_fingerprint(recipe: Recipe, step: Step, out: Path, data: Path) -> tuple
         for key, names in step.inputs.items()
         for name in names
     )
-    files = {path.name: file_fingerprint(path) for path in step.stage.reads(step.config, data)}
+    files = [[path.name, file_fingerprint(path)] for path in step.stage.reads(step.config, data)]
     table = step.config.model_dump(mode="json")
     for key in step.inputs:
         table.pop(key)
@@ -171,7 +178,7 @@ def step_fingerprint(recipe: Recipe, step: Step, out: Path, data: Path) -> tuple
         step.stage.name,
         step.stage.version,
         table,
-        [(ref.field, ref.fingerprint) for ref in inputs],
+        [(ref.field, ref.name, ref.fingerprint) for ref in inputs],
         files,
         recipe.seed,
     ]
@@ -187,6 +194,8 @@ def run_step(recipe: Recipe, name: str, out: Path, data: Path, progress: Progres
         return read_manifest(folder), False
     paths = {key: tuple(_path(out, ref) for ref in refs) for key, refs in step.inputs.items()}
     with open_run(folder, print_) as opened:
+        if opened is None:
+            return read_manifest(folder), False
         begun, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
         context = StepContext(name, step.config, opened.out, paths, recipe.seed, data, progress)
         report = step.stage.run(context)
@@ -235,8 +244,10 @@ def _path(out: Path, name: str) -> Path:
 
 
 def _step(path: Path, name: str, table: dict[str, Any], stages: Mapping[str, Stage]) -> Step:
+    if not STEP_NAME.fullmatch(name):
+        raise UserError(f"{path}: [{name[:120]}]: not a step name; letters, digits, . _ - and at most 100 of them")
     kind = table.pop("stage", name)
-    if kind not in stages:
+    if not isinstance(kind, str) or kind not in stages:
         hint = did_you_mean(str(kind), stages)
         raise UserError(f"{path}: [{name}] stage: unknown stage {kind!r}{hint}; there are {', '.join(sorted(stages))}")
     stage = stages[kind]
@@ -298,7 +309,7 @@ def _override(tables: dict[str, Any], override: str, path: Path) -> None:
         raise UserError(f"--set {override}: expected table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, so it is a string
         value = text
     *where, last = key.strip().split(".")
     table = tables

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Status = Literal["correct", "wrong", "unparsed", "truncated", "timeout", "gold_bad", "undecided"]
 """What the judge says. Never a bare bool: `wrong`, `unparsed` and `timeout` are different facts."""
@@ -200,3 +200,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no canonical JSON")
+
+
+def reason(error: ValidationError) -> str:
+    """The first complaint of a validation error, as `key: problem`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from distill.errors import UserError
-from distill.records import Record
+from distill.records import Record, reason
 
 MANIFEST = "manifest.json"
 RESUME = ".run.json"
@@ -55,7 +55,7 @@ class Manifest(Record):
 
     step: str
     stage: str
-    stage_version: int
+    stage_version: str
     fingerprint: str
     seed: int
     config: dict[str, Any]
@@ -89,7 +89,10 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path}: not a manifest this version can read ({str(error).splitlines()[0]})") from error
+        why = reason(error) if isinstance(error, ValidationError) else str(error)
+        raise UserError(
+            f"{path}: not a manifest this version can read ({why}); move the folder away to make it again"
+        ) from error
 
 
 def is_done(folder: Path, fingerprint: str) -> bool:
@@ -116,15 +119,21 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_run(folder: Path, fingerprint: str) -> Iterator[Opened]:
-    """Hold a step and open its partial folder: resumed when the fingerprint is the same."""
+def open_run(folder: Path, fingerprint: str) -> Iterator[Opened | None]:
+    """Hold a step and open its partial folder: resumed when the fingerprint is the same.
+
+    None when the step is done: another process may have finished it before the hold was ours.
+    """
     with hold(folder):
+        if is_done(folder, fingerprint):
+            yield None
+            return
         partial = folder.with_name(folder.name + ".partial")
         resumed = 0
         if partial.exists():
             begun = _begun(partial)
             if begun.get("fingerprint") == fingerprint:
-                resumed = int(begun["attempts"])
+                resumed = int(begun.get("attempts", 1))
             else:
                 _move_aside(partial, str(begun.get("fingerprint", "unknown")))
         partial.mkdir(exist_ok=True)
@@ -137,12 +146,12 @@ def seal(folder: Path, manifest: Manifest) -> None:
     """Write the manifest last, then rename the partial folder: from here on the step is done."""
     partial = folder.with_name(folder.name + ".partial")
     write_durably(partial / MANIFEST, manifest.model_dump_json(indent=2))
-    (partial / RESUME).unlink()
     if folder.exists():
         old = read_manifest(folder).fingerprint if (folder / MANIFEST).is_file() else "unknown"
         _move_aside(folder, old)
     os.rename(partial, folder)
     _sync_folder(folder.parent)
+    (folder / RESUME).unlink()  # last: a kill before the rename must find it
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -169,7 +178,10 @@ def git_commit() -> str | None:
     if not (here / ".git").exists():
         return None
     command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"]
-    described = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine: the commit is unknown, the run is not in danger
+        return None
     return described.stdout.strip() or None
 
 

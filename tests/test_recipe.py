@@ -97,7 +97,7 @@ def test_new_seed_reruns_everything(recipe_file: Path, tmp_path: Path) -> None:
 
 def test_raised_stage_version_reruns(recipe_file: Path, tmp_path: Path) -> None:
     walk(load_recipe(recipe_file, STAGES), tmp_path / "out")
-    newer = {**STAGES, "join": Stage("join", JoinConfig, join, version=2)}
+    newer = {**STAGES, "join": Stage("join", JoinConfig, join, version="2")}
     assert walk(load_recipe(recipe_file, newer), tmp_path / "out") == ["both"]
 
 

@@ -75,7 +75,7 @@ class Runs:
         manifest = Manifest(
             step=name,
             stage=stage,
-            stage_version=1,
+            stage_version="1",
             fingerprint=self.prints[name],
             seed=7,
             config={},

@@ -12,7 +12,7 @@ from distill.runs import Manifest, Report, hold, is_done, open_run, read_manifes
 
 def manifest(mark: str) -> Manifest:
     return Manifest(
-        step="s", stage="s", stage_version=1, fingerprint=mark, seed=0, config={}, inputs=(), versions={},
+        step="s", stage="s", stage_version="1", fingerprint=mark, seed=0, config={}, inputs=(), versions={},
         git_commit=None, device="cpu", started="now", seconds=0.0, resumed=0, report=Report(),
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ def manifest(marks: dict[str, Any]) -> Manifest:
     return Manifest(
         step="examples",
         stage="curate",
-        stage_version=1,
+        stage_version="1",
         fingerprint="0123456789abcdef",
         seed=0,
         config={},
