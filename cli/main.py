@@ -18,12 +18,19 @@ app = typer.Typer(
     "Start with `make demo`, or: distill run --recipe mini. A recipe is a TOML file whose tables are steps; "
     "`distill run` walks it and skips what is done; every stage is also a command of its own.",
 )
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as typer sets it."""
 MENDABLE = {
     errno.ENOSPC: "disk full; nothing acknowledged is lost: free space and run the same command",
     errno.EDQUOT: "disk quota reached; nothing acknowledged is lost: free space and run the same command",
     errno.EACCES: "permission denied; choose another folder with --out, or change its rights",
     errno.EROFS: "read-only file system; choose another folder with --out",
     errno.ENOTDIR: "not a folder; choose another with --out",
+    errno.EEXIST: "is there already and no folder; choose another with --out",
+    errno.EISDIR: "is a folder, expected a file",
+    errno.ENOENT: "no such file or folder",
+    errno.ENAMETOOLONG: "name too long",
+    errno.ELOOP: "too many links",
 }
 """What the operating system refuses and the user can mend."""
 
@@ -38,9 +45,10 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stopped:
+        if stopped.code == INTERRUPTED:
+            print("stopped; the same command resumes", file=sys.stderr)
+        raise
     except OSError as error:
         if error.errno not in MENDABLE:
             raise

@@ -61,7 +61,7 @@ def run(
     from distill.recipe import ancestors
 
     loaded = _load(recipe, set_)
-    names = ancestors(loaded, to) if to else list(loaded.steps)
+    names = ancestors(loaded, to) if to is not None else list(loaded.steps)
     _run(loaded, names, out, data, quiet=quiet, json_=json_)
 
 
@@ -116,7 +116,7 @@ def _run(recipe: "Recipe", names: list[str], out: Path | None, data: Path | None
     from distill.recipe import run_step
 
     progress = Progress("quiet" if quiet or json_ else "auto")
-    folder = out or Path("runs") / recipe.name
+    folder = out if out is not None else Path("runs") / recipe.name
     source = data or Path(os.environ.get("DISTILL_DATA", "data"))
     for name in names:
         if not (quiet or json_):

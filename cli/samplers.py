@@ -9,6 +9,7 @@ from typing import Any
 from cli.loading import Folders
 from distill.errors import UserError
 from distill.harvest import HarvestConfig
+from distill.prompts import Chat
 from distill.recipe import StepContext
 from distill.records import Message, Problem, fingerprint
 from distill.sampling.protocols import Sampler
@@ -24,7 +25,6 @@ def engine_sampler(folder: Path, problems: Sequence[Problem], ask: Ask, max_toke
     """Our engine over a checkpoint folder, sized for these problems and no larger."""
     import torch
 
-    from distill.prompts import Chat
     from distill.sampling.engine import EngineSampler
 
     loader = Folders()
@@ -91,4 +91,9 @@ def tokenizer_named(name: str) -> Any:
 
     if not Path(name).is_dir():
         raise UserError(f"tokenizer {name!r}: expected 'mini' or a folder")
-    return AutoTokenizer.from_pretrained(name, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
+    except (ValueError, OSError) as error:
+        raise UserError(f"tokenizer {name!r}: no tokenizer in it ({str(error).splitlines()[0]})") from error
+    Chat(tokenizer)  # refuses one without a chat template
+    return tokenizer

@@ -3,6 +3,7 @@
 Opens nothing by itself: it says what a folder is, fingerprints it, and writes one whole.
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def read_lineage(folder: Path) -> Lineage | None:
 
 def save_checkpoint(model: Any, tokenizer: Any, folder: Path, lineage: Lineage) -> None:
     """Write model, tokenizer and lineage into an existing folder."""
-    model.save_pretrained(folder)
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "disk full", str(folder)) from error
     tokenizer.save_pretrained(folder)
     write_durably(folder / LINEAGE, lineage.model_dump_json(indent=2, exclude_none=True))

@@ -1,5 +1,6 @@
 """JSONL in and out: typed rows, every bad line named, files that are whole or absent."""
 
+import codecs
 import gzip
 import os
 import zlib
@@ -29,6 +30,7 @@ def iter_jsonl(path: Path, record: type[R]) -> Iterator[R]:
         raise UserError(f"{path}: no such file (expected JSONL of {record.__name__})")
     bad: list[str] = []
     for number, line in enumerate(_lines(path), 1):
+        line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
             continue
         try:

@@ -123,6 +123,8 @@ def load_recipe(path: Path, stages: Mapping[str, Stage], overrides: Iterable[str
         _override(tables, override, path)
     header = {key: tables.pop(key) for key in HEADER if key in tables}
     for key, table in tables.items():
+        if not isinstance(table, dict) and key in stages:
+            raise UserError(f"{path}: {key}: expected a table, got {table!r}")
         if not isinstance(table, dict):
             raise UserError(
                 f"{path}: {key}: unknown key{did_you_mean(key, HEADER)}; outside a table there are {', '.join(HEADER)}"

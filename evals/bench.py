@@ -23,7 +23,7 @@ from distill.runs import Report
 from distill.sampling.protocols import Sampler
 from distill.selection import Instruction, Selection, read_problems, select
 from evals.examination import Asking, Examined, examine, recorded
-from evals.scoring import ALL, PASS_1, Paired, group, pair, score, table, without_bad_gold
+from evals.scoring import ALL, PASS_1, Paired, bad_gold, group, pair, score, table
 
 SCORES, ITEMS, PAIRED, DISAGREEMENTS = "scores.jsonl", "items.jsonl", "paired.jsonl", "disagreements.jsonl"
 SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction")
@@ -134,13 +134,14 @@ def _write(examined: Mapping[str, Examined], asked: int, out: Path, config: Benc
     scores: list[Score] = []
     groups = {}
     notes: dict[str, list[str]] = {}
+    bad = bad_gold(item for found in examined.values() for item in found.items)
     for name, found in examined.items():
-        items, bad = without_bad_gold(found.items)
+        items = [item for item in found.items if item.problem_id not in bad]
         if not items:
-            raise UserError(f"{name}: none of its {bad} problems can be judged (gold_bad)")
+            raise UserError(f"{name}: none of its {asked} problems can be judged (gold_bad)")
         groups[name] = group(items)
         scores += score(groups[name], name, found.fingerprint, found.protocol, sorted({1, *config.k}))
-        for note in _notes(found, bad, asked):
+        for note in _notes(found, len(bad), asked):
             notes.setdefault(note, []).append(name)
     paired = [row for a, b in config.compare for row in pair(a, b, groups)]
     disagreements = [row for found in examined.values() for row in found.disagreements]

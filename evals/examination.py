@@ -112,9 +112,13 @@ def recorded(
     """
     asked = {problem.id: problem for problem in problems}
     by_name: dict[str, list[_Row]] = {}
+    seen: dict[str, Path] = {}
     for folder in folders:
         for row in _judged_traces(folder):
             trace = row[0]
+            if trace.id in seen:
+                raise UserError(f"traces: trace {trace.id} is in {seen[trace.id]} and in {folder}; it can count once")
+            seen[trace.id] = folder
             if trace.problem_id not in known:
                 raise UserError(
                     f"{folder}: trace {trace.id} answers {trace.problem_id!r}, no problem of that id is given"

@@ -61,10 +61,9 @@ def task_order(task: str) -> tuple[int, str, int]:
     return (0, "", 0) if task == ALL else (1, task, 0)
 
 
-def without_bad_gold(items: Sequence[Item]) -> tuple[list[Item], int]:
-    """Items of problems that can be judged, and how many problems cannot."""
-    bad = {item.problem_id for item in items if item.status == "gold_bad"}
-    return [item for item in items if item.problem_id not in bad], len(bad)
+def bad_gold(items: Iterable[Item]) -> set[str]:
+    """Problems that cannot be judged: they count for no checkpoint, whoever found out."""
+    return {item.problem_id for item in items if item.status == "gold_bad"}
 
 
 def score(grouped: Grouped, checkpoint: str, fingerprint: str, protocol: str, ks: Sequence[int]) -> list[Score]:

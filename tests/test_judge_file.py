@@ -54,3 +54,18 @@ def test_output_over_the_input_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(ROWS[0][0]) + "\n")
     with pytest.raises(UserError, match="is the input itself"):
         judge_file(path, path, workers=1, timeout=1.0, progress=Progress("quiet"))
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [[], [""], ["# nothing"], "", "x = 1", "def check(candidate)", ["assert f(1) =="]],
+    ids=["none", "empty", "comment", "empty source", "no check", "check cut", "assert cut"],
+)
+def test_tests_that_can_judge_nothing_are_the_golds_fault(tmp_path: Path, tests: object) -> None:
+    row = {"id": "x", "program": "def f(x):\n    return 3", "entry_point": "f", "tests": tests}
+    assert judged(tmp_path, [row])[0].status == "gold_bad"
+
+
+@pytest.mark.parametrize("said", [{"prediction": ""}, {"prediction": "5"}, {"prediction": "5", "finish": "length"}])
+def test_an_empty_gold_is_bad_whatever_was_said(tmp_path: Path, said: dict[str, object]) -> None:
+    assert judged(tmp_path, [{"id": "x", "gold": " ", **said}])[0].status == "gold_bad"

@@ -129,6 +129,12 @@ CASES = [
     pytest.param("text = 3", "text: unknown key", id="key outside tables"),
     pytest.param("seed = true", "seed: expected a whole number", id="seed no number"),
     pytest.param("[a\n", "not TOML", id="broken TOML"),
+    pytest.param("", "no steps", id="empty"),
+    pytest.param('["../evil"]\nstage="write"\ntext="x"', "not a step name", id="step outside the folder"),
+    pytest.param('["a.partial"]\nstage="write"\ntext="x"', "not a step name", id="step named like a partial folder"),
+    pytest.param('[a]\nstage=["write"]\ntext="x"', "unknown stage", id="stage is a list"),
+    pytest.param("write = 3", "write: expected a table, got 3", id="stage is no table"),
+    pytest.param("seed = 4294967296\n[a]", "seed: expected a whole number", id="seed too large"),
 ]
 
 
@@ -159,3 +165,9 @@ def test_missing_input_says_what_to_run(recipe_file: Path, tmp_path: Path) -> No
 def test_unknown_recipe_lists_the_shipped_ones() -> None:
     with pytest.raises(UserError, match=r"recipe minni: not shipped \(did you mean mini\?\)"):
         find_recipe("minni")
+
+
+def test_renamed_input_reruns(recipe_file: Path, tmp_path: Path) -> None:
+    walk(load_recipe(recipe_file, STAGES), tmp_path / "out")
+    recipe_file.write_text(GOOD.replace("[b]", "[c]").replace('"b"', '"c"'))
+    assert walk(load_recipe(recipe_file, STAGES), tmp_path / "out") == ["c", "both"]

@@ -2,7 +2,7 @@ import pytest
 
 from distill.errors import UserError
 from distill.records import Item, Status
-from evals.scoring import aligned, group, pair, score, table, task_order, without_bad_gold
+from evals.scoring import aligned, bad_gold, group, pair, score, table, task_order
 
 
 def item(problem: str, status: Status = "correct", *, sample: int = 0, **more: object) -> Item:
@@ -53,8 +53,7 @@ def test_truncated_and_unparsed_are_shown_apart() -> None:
 
 def test_a_broken_reference_answer_measures_nothing() -> None:
     rows = [item("a"), item("b", "gold_bad"), item("b", "wrong", sample=1)]
-    kept, bad = without_bad_gold(rows)
-    assert ([row.problem_id for row in kept], bad) == (["a"], 1)
+    assert bad_gold(rows) == {"b"}
 
 
 def test_pass_at_k_is_averaged_over_problems_not_samples() -> None:

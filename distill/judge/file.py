@@ -74,6 +74,8 @@ def judge_file(path: Path, out: Path, *, workers: int, timeout: float, progress:
         raise UserError(f"{path}: no rows")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder for --out")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; --out names the file to write")
     if out.exists() and os.path.samefile(out, path):
         raise UserError(f"{out}: --out is the input itself")
     begun = time.monotonic()

@@ -24,7 +24,7 @@ from distill.problems.families import FAMILIES
 from distill.prompts import split_thought
 from distill.records import Finish, Problem, Trace, Verdict
 
-JUDGE_VERSION = "1"
+JUDGE_VERSION = "2"
 """Raised when the same trace could get another verdict."""
 
 ALGEBRA = Kind("algebra", Path(__file__).with_name("algebra_server.py"), ("-P",), inherit_environment=True)
@@ -119,6 +119,10 @@ class Judge:
         """Decide at once what is cheap; set a server to work on the rest."""
         if problem.kind == "open":
             return _Case(problem, said, Ruling("undecided", "an open problem has no gold answer"))
+        if problem.tests is not None and (bad := programs.unusable(problem.tests.check)):
+            return _Case(problem, said, Ruling("gold_bad", bad))
+        if problem.tests is None and not normalize(problem.answer or ""):
+            return _Case(problem, said, Ruling("gold_bad", "the gold answer is empty"))
         answer = said.answer if isinstance(said, Trace) else split_thought(said.text, think_open=said.think_open).answer
         answer = None if answer is None else final_part(answer)
         if answer is None:

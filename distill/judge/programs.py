@@ -1,6 +1,8 @@
 """Programs: put a candidate's source together and have it run by a program server."""
 
+import ast
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,23 @@ def question(tests: Tests, source: str, wall_seconds: float) -> dict[str, Any]:
         "wall_seconds": wall_seconds,
         "memory_bytes": MEMORY_BYTES,
     }
+
+
+@lru_cache(maxsize=4096)
+def unusable(checks: str | tuple[str, ...]) -> str | None:
+    """Why these checks can judge nothing, or None: they are compiled here, never run."""
+    sources = (checks,) if isinstance(checks, str) else checks
+    if not any(source.strip() for source in sources):
+        return "the tests are empty"
+    try:
+        bodies = [statement for source in sources for statement in ast.parse(source).body]
+    except (SyntaxError, ValueError, RecursionError) as error:
+        return f"the tests do not compile: {error}"
+    if not bodies:
+        return "the tests hold no statement"
+    if isinstance(checks, str) and not any(getattr(body, "name", None) == "check" for body in bodies):
+        return "the tests define no check(candidate)"
+    return None
 
 
 def _unfenced(answer: str, entry_point: str) -> str:

@@ -29,13 +29,16 @@ PATIENCE_PER_PROBLEM = 100
 """Draws without a new problem before a space counts as exhausted. Nine draws of ten miss the test
 split, so a space of n equally likely test problems yields its last one with probability above 0.9999."""
 
+DEEPEST = 64
+"""Steps of the longest problem that can be asked for."""
+
 Count = Annotated[int, Field(ge=0)]
 
 
 class FamilyTable(StageConfig):
     """One family's share of a run."""
 
-    levels: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    levels: tuple[Annotated[int, Field(ge=1, le=DEEPEST)], ...] = Field(min_length=1)
     """Levels asked for, such as [1, 2, 3]."""
     train: Count | tuple[Count, ...]
     """Training problems a level: one number for all, or one for each of `levels`."""

@@ -26,8 +26,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from distill.errors import UserError
-from distill.jsonl import reason
-from distill.records import Completion, Record, SamplerId
+from distill.records import Completion, Record, SamplerId, reason
 from distill.sampling.protocols import Answered, Request, TokenScores
 
 if TYPE_CHECKING:
