@@ -199,6 +199,7 @@ def run_step(recipe: Recipe, name: str, out: Path, data: Path, progress: Progres
         if opened is None:
             return read_manifest(folder), False
         begun, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
+        commit = git_commit()  # of the code that runs, not of what the checkout holds when it ends
         context = StepContext(name, step.config, opened.out, paths, recipe.seed, data, progress)
         report = step.stage.run(context)
         manifest = Manifest(
@@ -210,7 +211,7 @@ def run_step(recipe: Recipe, name: str, out: Path, data: Path, progress: Progres
             config=step.config.model_dump(mode="json"),
             inputs=inputs,
             versions=environment(),
-            git_commit=git_commit(),
+            git_commit=commit,
             device=_device(),
             started=begun,
             seconds=round(time.monotonic() - clock, 3),

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 HERE = Path(__file__).parent
-ALL = ("engine", "ledger", "teacher_model", "training")
+ALL = ("engine", "ledger", "teacher", "training")
 
 
 def device() -> str:
