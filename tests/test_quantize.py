@@ -62,13 +62,13 @@ def test_fewer_bits_are_smaller_and_less_exact(quantized: dict[str, tuple[Path, 
     int8, nf4, fp4 = (quantized[method][1].counts for method in METHODS)
     assert int8["bytes_before"] > 2.5 * int8["bytes_after"]
     assert int8["bytes_after"] > nf4["bytes_after"] == fp4["bytes_after"]
-    assert 0 < int8["logit_error"] < 0.03
-    assert int8["logit_error"] < nf4["logit_error"] < fp4["logit_error"] < 0.5
+    assert 0 < int8["logit_error"] < nf4["logit_error"] / 3
+    assert nf4["logit_error"] < fp4["logit_error"] < 0.5
 
 
 def test_the_share_counts_layers_against_all_weights(quantized: dict[str, tuple[Path, Report]]) -> None:
     share = quantized["nf4"][1].counts["share_quantized"]
-    assert share == pytest.approx(2 * (4 * 64 * 64 + 3 * 64 * 128) / 92_480, abs=1e-4)
+    assert share == pytest.approx(2 * (4 * 64 * 64 + 3 * 64 * 128) / 94_528, abs=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
