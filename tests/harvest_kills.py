@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from distill.errors import UserError
 from distill.harvest import TRACES, VERDICTS, sample_and_judge
 from distill.ledger import read_ledger
 from distill.progress import Progress
@@ -45,7 +46,7 @@ class Counting:
             yield Answered(request, tuple(said))
 
     def score(self, token_ids: list[int], top_k: int) -> TokenScores:
-        raise NotImplementedError
+        raise UserError("this sampler has no probabilities")
 
     def _say(self, request: Request, seed: int) -> Completion:
         rng = random.Random(seed)

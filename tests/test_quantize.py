@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from distill.checkpoints import Lineage, read_lineage, save_checkpoint
 from distill.errors import UserError
-from distill.problems.vocabulary import mini_tokenizer
+from distill.problems.vocabulary import END, PAD, UNKNOWN, mini_tokenizer, vocabulary
 from distill.progress import Progress
-from distill.prompts import Chat
+from distill.prompts import WORDS, Chat
 from distill.records import Params
 from distill.runs import Report
 from distill.sampling.engine import Engine
@@ -25,11 +28,19 @@ METHODS = ("int8", "nf4", "fp4")
 IDS = torch.arange(5, 45)[None]
 
 
+def fixed_tokenizer() -> PreTrainedTokenizerFast:
+    """160 words whatever the families say, so that the figures below are of one and the same model."""
+    words = Tokenizer(WordLevel({word: place for place, word in enumerate(vocabulary()[:160])}, unk_token=UNKNOWN))
+    words.pre_tokenizer = WhitespaceSplit()
+    special = {"pad_token": PAD, "eos_token": END, "unk_token": UNKNOWN}
+    return PreTrainedTokenizerFast(tokenizer_object=words, chat_template=WORDS, **special)
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
     config = StudentInitConfig(spec="mini-95k", overrides={"init_std": 0.1})
-    student_init(folder, config, tokenizer=mini_tokenizer(), seed=0, progress=QUIET)
+    student_init(folder, config, tokenizer=fixed_tokenizer(), seed=0, progress=QUIET)
     return folder
 
 
@@ -62,13 +73,13 @@ def test_fewer_bits_are_smaller_and_less_exact(quantized: dict[str, tuple[Path, 
     int8, nf4, fp4 = (quantized[method][1].counts for method in METHODS)
     assert int8["bytes_before"] > 2.5 * int8["bytes_after"]
     assert int8["bytes_after"] > nf4["bytes_after"] == fp4["bytes_after"]
-    assert 0 < int8["logit_error"] < nf4["logit_error"] / 3
-    assert nf4["logit_error"] < fp4["logit_error"] < 0.5
+    assert 0 < int8["logit_error"] < 0.03
+    assert int8["logit_error"] < nf4["logit_error"] < fp4["logit_error"] < 0.5
 
 
 def test_the_share_counts_layers_against_all_weights(quantized: dict[str, tuple[Path, Report]]) -> None:
     share = quantized["nf4"][1].counts["share_quantized"]
-    assert share == pytest.approx(2 * (4 * 64 * 64 + 3 * 64 * 128) / 94_528, abs=1e-4)
+    assert share == pytest.approx(2 * (4 * 64 * 64 + 3 * 64 * 128) / 92_480, abs=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
