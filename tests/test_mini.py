@@ -20,7 +20,6 @@ CUT = [
     "teacher.prompts_per_step=8",
     "teacher.samples=4",
     "teacher.probe=64",
-    "teacher.floor=0.05",
     "harvest.select.limit=300",
     "student.steps=20",
     "student-raw.steps=5",
@@ -55,7 +54,7 @@ def test_same_seed_gives_the_same_bytes(runs: tuple[Path, Path], file: str) -> N
 
 def test_the_teacher_learned_something_worth_harvesting(runs: tuple[Path, Path]) -> None:
     counts = read_manifest(runs[0] / "harvest").report.counts
-    assert counts["correct"] / counts["traces"] > 0.1
+    assert counts["correct"] / counts["traces"] > 0.2
 
 
 def test_the_student_has_at_most_a_quarter_of_the_teachers_active_parameters(runs: tuple[Path, Path]) -> None:
