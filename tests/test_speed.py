@@ -1,4 +1,4 @@
-"""The GPU machine's command runs its whole path here, in the interpreter, at toy size."""
+"""The speed commands start, and the GPU machine's runs its whole path in the interpreter, at toy size."""
 
 import subprocess
 import sys
@@ -12,3 +12,12 @@ def test_the_gpu_command_checks_the_kernel_at_toy_size() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ok  D,F,E,K") == 2
+
+
+def test_every_timing_finds_the_rooms_it_times() -> None:
+    """Run as scripts they did not: teacher.py was then itself the module `teacher`."""
+    code = "import importlib; from tests.speed.__main__ import ALL; [importlib.import_module(f'tests.speed.{n}') for n in ALL]"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr

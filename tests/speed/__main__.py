@@ -7,6 +7,7 @@ names another folder. Give module names to run only those.
 import datetime
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +31,15 @@ def main() -> None:
     versions = f"torch {torch.__version__} transformers {transformers.__version__}"
     stamp = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d},{device()},{versions}"
     for name in sys.argv[1:] or ALL:
-        command = [sys.executable, "-W", "ignore", str(HERE / f"{name}.py")]
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1"}
-        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
-        header, *rows = [line for line in printed.splitlines() if "," in line]
+        # As a module: run as a script, teacher.py would find itself under the name of the package it times.
+        command = [sys.executable, "-W", "ignore", "-m", f"tests.speed.{name}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        printed = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=HERE.parent.parent
+        ).stdout
+        # Libraries print into the same stream; a row is one more line of as many fields as the header.
+        header, *others = [line for line in printed.splitlines() if re.match(r"[a-z][\w ()]*,", line)]
+        rows = [line for line in others if line.count(",") == header.count(",")]
         text = "\n".join([f"date,device,versions,{header}", *(f"{stamp},{row}" for row in rows)])
         (out / f"{name}.csv").write_text(text + "\n", encoding="utf-8")
         print(f"{out / name}.csv\n{text}", flush=True)

@@ -1,6 +1,6 @@
 """Tokens a second of the engine and of transformers' generate on the same weights, one thread.
 
-`python tests/speed/engine.py` prints CSV. Both sides say the same greedy tokens first, else
+`python -m tests.speed.engine` prints CSV. Both sides say the same greedy tokens first, else
 nothing is timed. Then both sample at temperature 1 without filters: `rows` samples at once, of
 as many prompts or of `rows` / 8 prompts with 8 samples each. Process time, best of `REPEATS`,
 the two sides taking turns. Ends never come, so that both say `NEW` tokens a row: the engine's

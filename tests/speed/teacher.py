@@ -1,6 +1,6 @@
 """Tokens a second of the teacher and of transformers' DeepseekV3ForCausalLM on the same weights, one thread.
 
-`python tests/speed/teacher.py` prints CSV. Both sides give the same numbers first, else
+`python -m tests.speed.teacher` prints CSV. Both sides give the same numbers first, else
 nothing is timed. Training is forward and backward on about 2,000 real tokens: full rows, rows
 padded to the longest, the same rows packed into one. A step is one token for every row over 80
 cached ones. transformers runs sdpa attention and grouped_mm experts. Process time, best of

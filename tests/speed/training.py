@@ -1,6 +1,6 @@
 """Training through TRL as `sft` and `rl` do it, beside hand-written loops and TRL as it comes; one thread.
 
-`python tests/speed/training.py` prints CSV. All sides train the same model from the same
+`python -m tests.speed.training` prints CSV. All sides train the same model from the same
 weights on the same batches with the same optimizer, and must end within rounding of each
 other, else nothing is timed. Process time of the steps alone, best of `REPEATS`, the sides
 taking turns. The rl model is random: all 256 completions run to the limit, every prompt has
