@@ -16,8 +16,11 @@ def test_the_gpu_command_checks_the_kernel_at_toy_size() -> None:
 
 def test_every_timing_finds_the_rooms_it_times() -> None:
     """Run as scripts they did not: teacher.py was then itself the module `teacher`."""
-    code = "import importlib; from tests.speed.__main__ import ALL; [importlib.import_module(f'tests.speed.{n}') for n in ALL]"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    code = (
+        "import importlib\n"
+        "from tests.speed.__main__ import ALL\n"
+        "for name in ALL: importlib.import_module(f'tests.speed.{name}')"
     )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr

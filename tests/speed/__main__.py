@@ -38,7 +38,7 @@ def main() -> None:
             command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=HERE.parent.parent
         ).stdout
         # Libraries print into the same stream; a row is one more line of as many fields as the header.
-        header, *others = [line for line in printed.splitlines() if re.match(r"[a-z][\w ()]*,", line)]
+        header, *others = [line for line in printed.splitlines() if re.match("[a-z]", line)]
         rows = [line for line in others if line.count(",") == header.count(",")]
         text = "\n".join([f"date,device,versions,{header}", *(f"{stamp},{row}" for row in rows)])
         (out / f"{name}.csv").write_text(text + "\n", encoding="utf-8")
