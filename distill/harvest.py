@@ -90,6 +90,9 @@ class HarvestConfig(StageConfig):
 class Judge(Protocol):
     """Whoever says which traces are right."""
 
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Raise now when these problems could not be judged later: asked before the first sample is drawn."""
+
     def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
         """One verdict a pair, in order; may read ahead, so that judging overlaps sampling."""
 
@@ -159,6 +162,8 @@ def sample_and_judge(
     until the result is iterated; `out` may hold other samplers' traces, which are left alone.
     """
     job = _Job(problems, params, n, sampler, seed, round, template, ask or asking("none"))
+    if judge is not None:
+        judge.prepare(problems)
     with Ledger(out / TRACES) as traces, Ledger(out / VERDICTS, after=traces) as verdicts:
         _report_cut(progress, traces, verdicts)
         known = {verdict.trace_id: verdict for verdict in read_ledger(out / VERDICTS, Verdict)}

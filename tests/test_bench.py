@@ -48,6 +48,9 @@ class Pupil:
 class Marker:
     """A judge that compares strings."""
 
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Nothing to start."""
+
     def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
         for problem, trace in pairs:
             right = trace.answer == problem.answer

@@ -45,6 +45,9 @@ class Comparing:
         self.ahead = ahead
         self.judged: list[str] = []
 
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Nothing to start."""
+
     def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
         held: list[tuple[Problem, Trace]] = []
         for pair in pairs:
@@ -181,6 +184,9 @@ def test_a_verdict_that_outlived_its_trace_is_replaced(problems: list[Problem], 
 
 def test_a_judge_out_of_order_is_our_own_fault(problems: list[Problem], tmp_path: Path) -> None:
     class Backwards(Comparing):
+        def prepare(self, problems: Iterable[Problem]) -> None:
+            """Nothing to start."""
+
         def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
             yield from map(self._judge, reversed(list(pairs)))
 

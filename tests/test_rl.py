@@ -34,6 +34,9 @@ class LengthJudge:
     most: int = 0
     asked: int = 0
 
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Nothing to start."""
+
     def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
         for _, trace in pairs:
             self.asked += 1
@@ -45,6 +48,9 @@ class LengthJudge:
 
 class Nobody:
     """Finds nothing right."""
+
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Nothing to start."""
 
     def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
         for _, trace in pairs:
@@ -140,6 +146,9 @@ def test_a_policy_learns_what_is_rewarded_and_says_so_level_by_level(
 
 def test_held_out_problems_are_never_asked(model: Path, problems: Path, tmp_path: Path) -> None:
     class Watching(LengthJudge):
+        def prepare(self, problems: Iterable[Problem]) -> None:
+            """Nothing to start."""
+
         def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
             seen = list(pairs)
             assert {problem.split for problem, _ in seen} == {"train"}

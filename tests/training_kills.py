@@ -32,6 +32,9 @@ SLOW_IMPORTS = (deepspeed, grpo_trainer, sft_trainer)
 class EvenJudge:
     """Calls completions of an even number of letters right, so that even a random model learns something."""
 
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Nothing to start."""
+
     def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
         for _, trace in pairs:
             status: Status = "correct" if len(trace.text) % 2 == 0 else "wrong"

@@ -7,15 +7,17 @@ it says so about (`undecided`, `timeout`, `gold_bad`): none of these is `wrong`.
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.errors import UserError
 from distill.judge import programs
 from distill.judge.equivalence import Ruling, compare, explosive, for_algebra, normalize, quantity
 from distill.judge.extraction import extract, final_part
@@ -24,7 +26,7 @@ from distill.problems.families import FAMILIES
 from distill.prompts import split_thought
 from distill.records import Finish, Problem, Trace, Verdict
 
-JUDGE_VERSION = "2"
+JUDGE_VERSION = "3"
 """Raised when the same trace could get another verdict."""
 
 ALGEBRA = Kind("algebra", Path(__file__).with_name("algebra_server.py"), ("-P",), inherit_environment=True)
@@ -53,6 +55,7 @@ class _Case:
     said: Trace | Said
     ruling: "Ruling | Future[Ruling]"
     extracted: str | None = None
+    walled: bool = True
 
     @property
     def decided(self) -> bool:
@@ -70,7 +73,7 @@ class _Case:
             expected=self.problem.answer,
             why=ruling.why,
             seconds=ruling.seconds,
-            isolation="in-process" if ran else None,
+            isolation=("in-process" if self.walled else "none") if ran else None,
         )
 
 
@@ -81,7 +84,9 @@ class Judge:
         """`workers`: child processes of each kind. `timeout`: wall seconds one program or comparison may take."""
         self.timeout = timeout
         self.workers = workers
-        self._programs, self._algebra = Crew(programs.SERVER), Crew(ALGEBRA)
+        self.walled = not unsandboxed(os.environ)
+        self._programs = Crew(programs.SERVER if self.walled else programs.UNWALLED)
+        self._algebra = Crew(ALGEBRA)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
         self._rulings: dict[bytes, Future[Ruling]] = {}
         self._lock = threading.Lock()
@@ -97,6 +102,11 @@ class Judge:
         self._threads.shutdown(cancel_futures=True)
         self._programs.close()
         self._algebra.close()
+
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Raise SandboxUnavailableError now when programs among the problems could not be run later."""
+        if any(problem.tests is not None for problem in problems):
+            self._programs.prepare()
 
     def judge(self, problem: Problem, said: Trace | Said) -> Verdict:
         """One verdict. Raises JudgeError when the judge, not the answer, failed."""
@@ -132,7 +142,8 @@ class Judge:
         if problem.tests is not None:
             source = programs.candidate_source(problem.tests, answer, said.text)
             question = programs.question(problem.tests, source, self.timeout)
-            return _Case(problem, said, self._asked(self._programs, question, self.timeout + GRACE_SECONDS))
+            ruling = self._asked(self._programs, question, self.timeout + GRACE_SECONDS)
+            return _Case(problem, said, ruling, walled=self.walled)
         return self._begin_answer(problem, said, answer)
 
     def _begin_answer(self, problem: Problem, said: Trace | Said, answer: str) -> _Case:
@@ -162,6 +173,18 @@ class Judge:
                 del self._rulings[next(iter(self._rulings))]
             self._rulings[key] = self._threads.submit(_rule, crew, question, seconds)
             return self._rulings[key]
+
+
+def unsandboxed(environment: Mapping[str, str]) -> bool:
+    """Whether programs run without walls: asked for once and accepted once more. Raises UserError on half of it."""
+    asked, accepted = (environment.get(key, "") for key in ("DISTILL_SANDBOX", "DISTILL_ACCEPT_UNSANDBOXED"))
+    if asked not in ("", "none"):
+        raise UserError(f"DISTILL_SANDBOX={asked}: expected none, or not to be set")
+    if asked and accepted != "1":
+        raise UserError(
+            "DISTILL_SANDBOX=none: programs would run unsandboxed; set DISTILL_ACCEPT_UNSANDBOXED=1 as well"
+        )
+    return bool(asked)
 
 
 def _nothing(said: Trace | Said, why: str) -> Ruling:

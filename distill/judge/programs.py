@@ -9,7 +9,14 @@ from typing import Any
 from distill.judge.servers import Kind
 from distill.records import Tests
 
-SERVER = Kind("program", Path(__file__).with_name("program_server.py"), ("-I", "-S"), inherit_environment=False)
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from sandbox import server; del sys.path[0]; server.main(walled={})"
+)
+"""The server comes up as the package `sandbox`, so that nothing above it is imported."""
+SERVER, UNWALLED = (
+    Kind("program", Path(__file__).parent, ("-I", "-S", "-c", BOOT.format(walled)), inherit_environment=False)
+    for walled in (True, False)
+)
 CPU_SECONDS = 3
 MEMORY_BYTES = 512 << 20
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.errors import UserError
+
 STARTUP_SECONDS = 120.0
 """A server that has not said `ready` by then will not: importing sympy takes 2 s idle, far more under load."""
 READ_BYTES = 1 << 16
@@ -26,6 +28,10 @@ READ_BYTES = 1 << 16
 
 class JudgeError(Exception):
     """The judge itself failed. Says nothing about any answer."""
+
+
+class SandboxUnavailableError(UserError):
+    """Programs cannot be kept in here; the message names the missing primitive and the way out."""
 
 
 class LateError(Exception):
@@ -42,6 +48,7 @@ class Kind:
 
     name: str
     script: Path
+    """What python runs, or the argument of the `-c` that ends the flags."""
     flags: tuple[str, ...]
     """Python flags: how much of this interpreter's surroundings it gets."""
     inherit_environment: bool
@@ -68,6 +75,13 @@ class Server:
         except (LateError, DiedError) as error:
             self.close()
             raise JudgeError(f"{kind.name} server: did not start ({type(error).__name__.lower()})") from error
+        if ready.startswith(b"unavailable "):
+            self.close()
+            raise SandboxUnavailableError(
+                f"sandbox for programs: {ready[len(b'unavailable ') :].decode()} is missing on this machine; run where "
+                "there is Linux 5.13 or newer with Landlock and seccomp, or, in a container you can lose, set "
+                "DISTILL_SANDBOX=none and DISTILL_ACCEPT_UNSANDBOXED=1"
+            )
         if ready != b"ready":
             self.close()
             raise JudgeError(f"{kind.name} server: said {ready[:80]!r} instead of 'ready'")
@@ -133,6 +147,12 @@ class Crew:
                 self.idle.append(server)
             return answer
         return None
+
+    def prepare(self) -> None:
+        """Start a server now, so that what is wrong shows before anything is paid for."""
+        server = self._take()
+        with self.lock:
+            self.idle.append(server)
 
     def close(self) -> None:
         """End every idle server; a crew can be asked again afterwards."""

@@ -104,6 +104,7 @@ def rl(
 
     chosen = select(read_problems(problems), config.select, problems)
     plan = plan_prompts(chosen, config.steps, config.prompts_per_step, config.focus, seed)
+    judge.prepare(chosen)
     loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu")
     rollouts = _rollouts(loaded, chosen, out, config, loader, judge, seed)
     probed = _probe(rollouts, chosen, model, config, seed)

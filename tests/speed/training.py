@@ -51,6 +51,9 @@ RL_CONFIG = TrainConfig(optimizer="adamw", learning_rate=3e-4, warmup_steps=2)
 class Coin:
     """Judges by the letters of a completion: about half right, and free."""
 
+    def prepare(self, problems: Iterable[Problem]) -> None:
+        """Nothing to start."""
+
     def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
         for _, trace in pairs:
             status: Status = "correct" if sum(map(ord, trace.text)) % 2 else "wrong"

@@ -2,44 +2,48 @@
 
 Started as `python -I -S` with an empty environment, so that it holds next to no modules and
 a fork costs little. Speaks the protocol of `distill.judge.servers`; imports nothing of this
-package. The child is limited in CPU time, memory, file size and descriptors, and its
-verdict comes down a private pipe as a secret it writes only after the checks have returned:
-output and exit status count for nothing.
+package but its siblings. The child lives behind the walls of `walls.py`: it reads the standard
+library and no other file, and has no socket, no child, no thread, no signal. Its verdict
+comes down a private pipe as a secret it writes only after the checks have returned: output
+and exit status count for nothing.
 
 What is not covered: the checks run in the child, beside the program, which can therefore
-find the secret by walking frames or patch builtins the checks use; the file system can be
-read; the network can be reached; other processes of the same user can be signaled. Only
-values of exact builtin types are accepted as results, which stops objects that equal
-everything. Run models that might attack you inside a container.
+find the secret by walking frames or patch builtins the checks use. Only values of exact
+builtin types are accepted as results, which stops objects that equal everything.
 """
 
 import contextlib
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import sys
 import time
 from typing import Any
 
+from . import selftest, walls
+
 MOST_REPORTED = 300
 """Characters of an error message passed on."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def serve(requests: int, replies: int) -> None:
-    """Answer questions until the asker closes its end."""
+def serve(requests: int, replies: int, *, walled: bool) -> None:
+    """Answer questions until the asker closes its end. Without walls when told so."""
+    missing = _missing() if walled else None
+    if missing:
+        os.write(replies, f"unavailable {missing}\n".encode())
+        return
     gc.freeze()  # children share these pages instead of copying them
     os.write(replies, b"ready\n")
     with os.fdopen(requests, "rb") as lines:
         for line in lines:
-            answer = run(json.loads(line), (requests, replies))
+            answer = run(json.loads(line), (requests, replies), walled=walled)
             os.write(replies, json.dumps(answer).encode() + b"\n")
 
 
-def run(ask: dict[str, Any], ours: tuple[int, int]) -> dict[str, str]:
+def run(ask: dict[str, Any], ours: tuple[int, int], *, walled: bool) -> dict[str, str]:
     """Fork, wait for the verdict or the deadline, kill whatever is left, reap."""
     secret = os.urandom(16).hex()
     inlet, outlet = os.pipe()
@@ -48,7 +52,7 @@ def run(ask: dict[str, Any], ours: tuple[int, int]) -> dict[str, str]:
         os.close(inlet)
         for descriptor in ours:
             os.close(descriptor)
-        child_main(ask, secret, outlet)
+        child_main(ask, secret, outlet, walled=walled)
     os.close(outlet)
     said = listen(inlet, time.monotonic() + ask["wall_seconds"])
     os.close(inlet)
@@ -90,11 +94,13 @@ def kill(child: int) -> None:
             end(child, signal.SIGKILL)
 
 
-def child_main(ask: dict[str, Any], secret: str, outlet: int) -> None:
+def child_main(ask: dict[str, Any], secret: str, outlet: int, *, walled: bool) -> None:
     """Run program and checks, report, and leave without cleaning up."""
     try:
         os.setsid()
-        limit(ask)
+        walls.confine_resources(ask["cpu_seconds"], ask["memory_bytes"])
+        if walled:
+            walls.confine_calls()
         space: dict[str, Any] = {"__name__": "candidate"}
         exec(compile(ask["program"], "<program>", "exec"), space)
         check(ask, space)
@@ -103,16 +109,6 @@ def child_main(ask: dict[str, Any], secret: str, outlet: int) -> None:
         said = f"failed {type(error).__name__}: {error}".replace("\n", " ")[:MOST_REPORTED]
     os.write(outlet, said.encode("utf-8", "replace") + b"\n")
     os._exit(0)
-
-
-def limit(ask: dict[str, Any]) -> None:
-    """Resource limits, soft and hard alike: the child cannot raise them again unless it is root."""
-    seconds = ask["cpu_seconds"]
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (ask["memory_bytes"],) * 2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 
 
 def check(ask: dict[str, Any], space: dict[str, Any]) -> None:
@@ -146,11 +142,37 @@ def plain(value: Any) -> Any:
     raise TypeError(f"a result of type {kind.__name__} is not plain data")
 
 
-if __name__ == "__main__":
+def main(*, walled: bool) -> None:
+    """Take the pipes out of the reach of print, close the rest, and serve."""
     asked, answered = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     os.close(nothing)
     sys.dont_write_bytecode = True
-    serve(asked, answered)
+    serve(asked, answered, walled=walled)
+
+
+def _missing() -> str | None:
+    """Put up the walls and try them; what is missing, or None."""
+    try:
+        walls.confine_files()
+    except walls.UnavailableError as error:
+        return str(error)
+    inlet, outlet = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            walls.confine_resources(10, 1 << 30)
+            walls.confine_calls()
+            said = ", ".join(selftest.breaches())
+            said = f"a wall against {said}" if said else "held"
+        except BaseException as error:  # noqa: BLE001 - whatever happens here, the walls do not stand
+            said = str(error) or type(error).__name__
+        os.write(outlet, said.encode("utf-8", "replace"))
+        os._exit(0)
+    os.close(outlet)
+    heard = os.read(inlet, 4096).decode("utf-8", "replace")
+    os.close(inlet)
+    os.waitpid(child, 0)
+    return None if heard == "held" else heard or "a self-test that ends"
