@@ -23,8 +23,8 @@ def judge(
 
     Answers are rows {id, gold, prediction}, programs {id, program, entry_point, tests}; they may be mixed.
     Optional keys: finish (stop, length), think_open, setup. A verdict is correct, wrong, unparsed, truncated, timeout,
-    gold_bad or undecided, with what was extracted and why. Programs run behind Landlock and seccomp (Linux); without them
-    the command refuses, unless DISTILL_SANDBOX=none and DISTILL_ACCEPT_UNSANDBOXED=1 are set.
+    gold_bad or undecided, with what was extracted and why. Programs run behind Landlock and seccomp (Linux); where
+    these are missing the command refuses, unless DISTILL_SANDBOX=none and DISTILL_ACCEPT_UNSANDBOXED=1 are set.
     """
     from distill.judge.file import judge_file
     from distill.progress import Progress

@@ -98,6 +98,8 @@ def _report(verdicts: list[RowVerdict], seconds: float) -> Report:
     slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
     lines = [f"{len(verdicts):,} rows in {seconds:.2f} s, {len(verdicts) / max(seconds, 1e-9):,.0f}/s"]
     lines.append("  ".join(f"{status} {count:,}" for status, count in statuses.most_common()))
+    unwalled = sum(verdict.isolation == "none" for verdict in verdicts)
+    lines += [f"UNSANDBOXED: {unwalled:,} programs ran without walls"] if unwalled else []
     lines += [f"slow: {row.id}  {row.seconds:.3f} s  {row.status}" for row in slowest if row.seconds > 0.1]
-    counts = {"rows": len(verdicts), "seconds": round(seconds, 3), **statuses}
+    counts = {"rows": len(verdicts), "seconds": round(seconds, 3), **statuses, "unsandboxed": unwalled}
     return Report(counts=counts, lines=tuple(lines))
