@@ -153,8 +153,48 @@ def test_the_same_program_is_run_once(judge):
 
 
 def test_a_program_that_ran_says_how_it_was_kept_apart(judge):
-    assert verdict(judge, "return x * 2").isolation == "in-process"
+    assert verdict(judge, "return x * 2").isolation == "proxy"
     assert verdict(judge, "<think> never ends").isolation is None
+
+
+CROSSINGS = {
+    "an argument changed in place": ("def f(x): x.append(3)", "v = [1]\nf(v)\nassert v == [1, 3]"),
+    "a dict changed in place": ("def f(x): x['b'] = 2", "v = {'a': 1}\nf(v)\nassert v == {'a': 1, 'b': 2}"),
+    "an exception": ("def f(x): raise ValueError('no')", "try: f(1)\nexcept ValueError as e: assert str(e) == 'no'"),
+    "a generator": ("def f(x): yield from range(x)", "assert list(f(3)) == [0, 1, 2]"),
+    "a counter": ("import collections\ndef f(x): return collections.Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}"),
+    "a huge integer": ("def f(x): return 7 ** x", "assert f(9000) == 7 ** 9000"),
+    "nested data": ("def f(x): return x", "v = [(1, 2.5, None), {3: b'x'}, {4}, 1j, range(3)]\nassert f(v) == v"),
+    "not a number": ("def f(x): return float('nan')", "assert f(1) != f(1)"),
+    "two functions": ("def g(x): return x\ndef f(x): return 2 * x", "assert f(g(2)) == 4"),
+    "a keyword": ("def f(x, y=1): return x + y", "assert f(1, y=5) == 6"),
+    "a module of the program's": ("import math\ndef f(x): return x", "assert f(math.pi) == math.pi"),
+    "the name of a builtin": ("def sum(x): return 2 * x\nf = sum", "assert f(2) == 4"),
+}
+
+
+@pytest.mark.parametrize("name", CROSSINGS)
+def test_it_crosses_between_checks_and_program(judge, name):
+    code, check = CROSSINGS[name]
+    found = verdict(judge, code, Tests(entry_point="f", check=(check,)))
+    assert (found.status, found.isolation) == ("correct", "proxy"), found.why
+
+
+@pytest.mark.parametrize(
+    ("code", "check"),
+    [
+        pytest.param("class Pair: pass\ndef f(x): return isinstance(x, Pair)", "assert f(Pair())", id="its class"),
+        pytest.param("def f(g): return g(2)", "assert f(lambda x: 2 * x) == 4", id="a function handed over"),
+    ],
+)
+def test_checks_that_cannot_cross_run_beside_the_program(judge, code, check):
+    found = verdict(judge, code, Tests(entry_point="f", check=(check,)))
+    assert (found.status, found.isolation) == ("correct", "in-process"), found.why
+
+
+def test_a_program_cannot_choose_to_run_beside_its_checks(judge):
+    found = verdict(judge, "class f:\n    def __new__(self, x): return object()", WHOLE)
+    assert (found.status, found.isolation) == ("wrong", "proxy")
 
 
 PROMPT = 'def f(x):\n    """Double x."""\n'

@@ -96,6 +96,77 @@ ESCAPES = {
     "takes a descriptor of another": RAW + "import os\ncall(434, os.getppid(), 0)",
 }
 
+FORGERIES = {
+    "walks frames for a secret": """
+import gc, sys
+def f(x):
+    frame = sys._getframe()
+    while frame:
+        for value in frame.f_locals.values():
+            if isinstance(value, str) and len(value) == 32: tell(f'passed {value}')
+        frame = frame.f_back
+    for thing in gc.get_objects():
+        if isinstance(thing, dict) and 'secret' in thing: tell(f"passed {thing['secret']}")
+""",
+    "says passed everywhere": "def f(x):\n    tell('passed ')\n    return 0",
+    "sends frames of its own": """
+import json, os
+def f(x):
+    data = json.dumps({'value': 4}).encode()
+    for n in range(3, 32):
+        try: os.write(n, len(data).to_bytes(4, 'big') + b'[' + data[1:])
+        except OSError: pass
+    return 0
+""",
+    "announces a giant frame": (
+        "import os\n"
+        "def f(x):\n"
+        "    for n in range(3, 32):\n"
+        "        try: os.write(n, b'\\xff' * 4)\n"
+        "        except OSError: pass\n"
+        ""
+    ),
+    "hangs up": "import os\ndef f(x): os.closerange(3, 32)",
+    "changes what equal means": (
+        "class A(int):\n    def __eq__(self, other): return True\n    __hash__ = None\ndef f(x): return A(0)"
+    ),
+    "lies about its type": (
+        "class A(int):\n    __class__ = int\n    def __eq__(self, other): return True\ndef f(x): return A(0)"
+    ),
+    "hides an equal object in a list": "class A:\n    def __eq__(self, other): return True\ndef f(x): return [A()]",
+    "patches builtins": (
+        "import builtins\n"
+        "builtins.AssertionError = type('E', (Exception,), {})\n"
+        "builtins.isinstance = lambda *a: True\n"
+        "def f(x): return 0"
+    ),
+    "patches the encoder": (
+        "import sys\n"
+        "for m in list(sys.modules.values()):\n"
+        "    if hasattr(m, 'encode') and hasattr(m, 'decode'): m.encode = lambda *a: {'any': 1}\n"
+        "def f(x): return 0"
+    ),
+    "patches json": "import json\njson.dumps = lambda x: '{\"value\": true}'\ndef f(x): return 0",
+    "brings its own check": "def check(candidate): pass\ndef f(x): return 0",
+    "leaves with success": "import sys\ndef f(x): sys.exit(0)",
+    "leaves at once": "import os\ndef f(x): os._exit(0)",
+    "leaves while loading": "import os\nos._exit(0)",
+    "registers an end": "import atexit\natexit.register(print, 'passed')\ndef f(x): return 0",
+    "raises its way out": "def f(x): raise GeneratorExit",
+    "raises what a check might catch": "def f(x): raise StopIteration",
+    "names an exception that is none": "E = type('print', (Exception,), {})\ndef f(x): raise E('x')",
+    "traces the checks": (
+        "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef f(x): return 0"
+    ),
+}
+TELL = """
+import os
+def tell(text):
+    for n in range(3, 32):
+        try: os.write(n, text.encode() + b'\\n')
+        except OSError: pass
+"""
+
 EXHAUSTIONS = {
     "memory": "x = [bytearray(1 << 20) for _ in range(1000)]",
     "memory in one piece": "x = bytearray(1 << 33)",
@@ -142,6 +213,13 @@ def test_nothing_gets_out(judge, tmp_path, port, name):
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
     with pytest.raises(TimeoutError):
         port.accept()
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_no_verdict_is_forged(judge, name):
+    found = judge.judge(PROBLEM, Said(TELL + FORGERIES[name]))
+    assert (found.status, found.isolation) == ("wrong", "proxy"), found.why
+    assert judge.judge(PROBLEM, Said("def f(x): return x + 2")).status == "correct"
 
 
 @pytest.mark.parametrize("name", EXHAUSTIONS)

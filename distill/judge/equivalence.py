@@ -9,6 +9,7 @@ size guard that keeps out expressions whose evaluation could explode.
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from distill.records import Status
 
@@ -58,6 +59,8 @@ class Ruling:
     why: str = ""
     seconds: float = 0.0
     """What it took when it was asked; a remembered ruling keeps it."""
+    isolation: Literal["proxy", "in-process", "none"] | None = None
+    """How a program was kept apart from its checks, when one ran."""
 
 
 def compare(gold: str, said: str) -> Ruling | None:

@@ -55,7 +55,6 @@ class _Case:
     said: Trace | Said
     ruling: "Ruling | Future[Ruling]"
     extracted: str | None = None
-    walled: bool = True
 
     @property
     def decided(self) -> bool:
@@ -64,7 +63,6 @@ class _Case:
     def verdict(self) -> Verdict:
         """Waits for the ruling when there is none yet."""
         ruling = self.ruling if isinstance(self.ruling, Ruling) else self.ruling.result()
-        ran = self.problem.tests is not None and not isinstance(self.ruling, Ruling)
         return Verdict(
             trace_id=self.said.id if isinstance(self.said, Trace) else "",
             judge_version=JUDGE_VERSION,
@@ -73,7 +71,7 @@ class _Case:
             expected=self.problem.answer,
             why=ruling.why,
             seconds=ruling.seconds,
-            isolation=("in-process" if self.walled else "none") if ran else None,
+            isolation=ruling.isolation,
         )
 
 
@@ -143,7 +141,7 @@ class Judge:
             source = programs.candidate_source(problem.tests, answer, said.text)
             question = programs.question(problem.tests, source, self.timeout)
             ruling = self._asked(self._programs, question, self.timeout + GRACE_SECONDS)
-            return _Case(problem, said, ruling, walled=self.walled)
+            return _Case(problem, said, ruling)
         return self._begin_answer(problem, said, answer)
 
     def _begin_answer(self, problem: Problem, said: Trace | Said, answer: str) -> _Case:
@@ -201,4 +199,4 @@ def _rule(crew: Crew, question: dict[str, Any], seconds: float) -> Ruling:
     took = round(time.monotonic() - begun, 4)
     if answer is None:
         return Ruling("undecided", f"took down the {crew.kind.name} server twice", took)
-    return Ruling(answer["status"], answer["why"], took)
+    return Ruling(answer["status"], answer["why"], took, answer.get("isolation"))

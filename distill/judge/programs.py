@@ -1,7 +1,10 @@
 """Programs: put a candidate's source together and have it run by a program server."""
 
 import ast
+import builtins
 import re
+import symtable
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,8 @@ def question(tests: Tests, source: str, wall_seconds: float) -> dict[str, Any]:
         "program": source,
         "check": tests.check if isinstance(tests.check, str) else list(tests.check),
         "entry_point": tests.entry_point,
+        "calls": calls(tests.check, tests.entry_point),
+        "modules": modules(tests.check),
         "cpu_seconds": CPU_SECONDS,
         "wall_seconds": wall_seconds,
         "memory_bytes": MEMORY_BYTES,
@@ -69,6 +74,36 @@ def unusable(checks: str | tuple[str, ...]) -> str | None:
     if isinstance(checks, str) and not any(getattr(body, "name", None) == "check" for body in bodies):
         return "the tests define no check(candidate)"
     return None
+
+
+@lru_cache(maxsize=4096)
+def calls(checks: str | tuple[str, ...], entry_point: str) -> list[str] | None:
+    """Names the checks use but do not define: the program's functions.
+
+    None when one of them is capitalized, so a class of the program's, whose objects cannot
+    be kept in another process. The checks alone decide this, never the program.
+    """
+    module = symtable.symtable(_source(checks), "<checks>", "exec")
+    scopes, used = [module], set()
+    for scope in scopes:
+        scopes += scope.get_children()
+        free = (each for each in scope.get_symbols() if each.is_global() or scope is module)
+        used |= {each.get_name() for each in free if each.is_referenced()}
+    bound = {each.get_name() for each in module.get_symbols() if each.is_assigned() or each.is_imported()}
+    bound |= {each.get_name() for each in module.get_symbols() if each.is_namespace()}
+    names = sorted(used - bound - (set(dir(builtins)) - {entry_point}) - set(modules(checks)))
+    return None if any(name[0].isupper() for name in names) else names
+
+
+@lru_cache(maxsize=4096)
+def modules(checks: str | tuple[str, ...]) -> list[str]:
+    """Modules of the standard library whose members the checks use; some leave the import to the program."""
+    members = (node.value for node in ast.walk(ast.parse(_source(checks))) if isinstance(node, ast.Attribute))
+    return sorted({each.id for each in members if isinstance(each, ast.Name)} & sys.stdlib_module_names)
+
+
+def _source(checks: str | tuple[str, ...]) -> str:
+    return checks if isinstance(checks, str) else "\n".join(checks)
 
 
 def _unfenced(answer: str, entry_point: str) -> str:

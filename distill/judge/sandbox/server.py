@@ -1,15 +1,14 @@
-"""Program server: runs one untrusted program after another, each in a forked child of its own.
+"""Program server: runs one untrusted program after another, each in forked children of its own.
 
 Started as `python -I -S` with an empty environment, so that it holds next to no modules and
 a fork costs little. Speaks the protocol of `distill.judge.servers`; imports nothing of this
-package but its siblings. The child lives behind the walls of `walls.py`: it reads the standard
-library and no other file, and has no socket, no child, no thread, no signal. Its verdict
-comes down a private pipe as a secret it writes only after the checks have returned: output
-and exit status count for nothing.
+package but its siblings. Program and checks live in two children behind the walls of
+`walls.py`, with a wire between them (`proxy.py`); the verdict comes down a pipe that only the
+checks hold: output and exit status of the program count for nothing.
 
-What is not covered: the checks run in the child, beside the program, which can therefore
-find the secret by walking frames or patch builtins the checks use. Only values of exact
-builtin types are accepted as results, which stops objects that equal everything.
+Checks that make objects of the program's own classes, or hand it functions, cannot use the
+wire. They run beside the program (`in-process`), which can then find the secret that makes a
+verdict by walking frames, or patch what the checks use.
 """
 
 import contextlib
@@ -18,12 +17,15 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from typing import Any
 
-from . import selftest, walls
+from . import proxy, selftest, walls
 
+UNCROSSABLE = "uncrossable"
+MOST_DESCRIPTORS = 1024
 MOST_REPORTED = 300
 """Characters of an error message passed on."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -44,29 +46,62 @@ def serve(requests: int, replies: int, *, walled: bool) -> None:
 
 
 def run(ask: dict[str, Any], ours: tuple[int, int], *, walled: bool) -> dict[str, str]:
+    """One verdict, and how the program was kept apart from its checks."""
+    if ask["calls"] is not None:
+        answer = run_children(ask, ours, walled=walled, apart=True)
+        if answer["status"] != UNCROSSABLE:
+            return {**answer, "isolation": "proxy" if walled else "none"}
+    answer = run_children(ask, ours, walled=walled, apart=False)
+    return {**answer, "isolation": "in-process" if walled else "none"}
+
+
+def run_children(ask: dict[str, Any], ours: tuple[int, int], *, walled: bool, apart: bool) -> dict[str, str]:
     """Fork, wait for the verdict or the deadline, kill whatever is left, reap."""
     secret = os.urandom(16).hex()
     inlet, outlet = os.pipe()
+    near, far = socket.socketpair() if apart else (None, None)
+    program = None
+    if near is not None and far is not None:
+        program = os.fork()
+        if program == 0:
+            keep_only(far.fileno())
+            program_main(ask, far.fileno(), walled=walled)
+        far.close()
     child = os.fork()
     if child == 0:
         os.close(inlet)
         for descriptor in ours:
             os.close(descriptor)
-        child_main(ask, secret, outlet, walled=walled)
+        child_main(ask, secret, outlet, near.fileno() if near is not None else None, walled=walled)
     os.close(outlet)
+    if near is not None:
+        near.close()
     said = listen(inlet, time.monotonic() + ask["wall_seconds"])
     os.close(inlet)
-    kill(child)
-    _, status, usage = os.wait4(child, 0)
+    ends = [end(process) for process in (child, program) if process is not None]
     if said == f"passed {secret}":
         return {"status": "correct", "why": ""}
-    cpu = usage.ru_utime + usage.ru_stime
-    if said is None or cpu >= ask["cpu_seconds"] or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+    if said == f"{UNCROSSABLE} {secret}":
+        return {"status": UNCROSSABLE, "why": ""}
+    if said is None or any(cpu >= ask["cpu_seconds"] or number == signal.SIGXCPU for cpu, number in ends):
         limit = f"{ask['cpu_seconds']} CPU s or {ask['wall_seconds']} s"
         return {"status": "timeout", "why": f"did not finish within {limit}"}
     if said.startswith("failed "):
         return {"status": "wrong", "why": said[len("failed ") :]}
     return {"status": "wrong", "why": "ended before the checks did"}
+
+
+def end(process: int) -> tuple[float, int]:
+    """Kill and reap a child: the CPU seconds it took, and the signal that ended it or 0."""
+    kill(process)
+    _, status, usage = os.wait4(process, 0)
+    return usage.ru_utime + usage.ru_stime, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def keep_only(line: int) -> None:
+    """Close everything but the standard three, which lead nowhere, and one descriptor."""
+    os.closerange(3, line)
+    os.closerange(line + 1, MOST_DESCRIPTORS)
 
 
 def listen(inlet: int, deadline: float) -> str | None:
@@ -94,17 +129,36 @@ def kill(child: int) -> None:
             end(child, signal.SIGKILL)
 
 
-def child_main(ask: dict[str, Any], secret: str, outlet: int, *, walled: bool) -> None:
-    """Run program and checks, report, and leave without cleaning up."""
+def confine(ask: dict[str, Any], *, walled: bool) -> None:
+    """What a child does before anything of the program or its checks runs."""
+    os.setsid()
+    walls.confine_resources(ask["cpu_seconds"], ask["memory_bytes"])
+    if walled:
+        walls.confine_calls()
+
+
+def program_main(ask: dict[str, Any], line: int, *, walled: bool) -> None:
+    """The program's child: answer calls until there are none."""
     try:
-        os.setsid()
-        walls.confine_resources(ask["cpu_seconds"], ask["memory_bytes"])
-        if walled:
-            walls.confine_calls()
-        space: dict[str, Any] = {"__name__": "candidate"}
-        exec(compile(ask["program"], "<program>", "exec"), space)
-        check(ask, space)
+        confine(ask, walled=walled)
+        proxy.answer_calls(ask["program"], line)
+    finally:  # nothing this process says or leaves behind counts
+        os._exit(0)
+
+
+def child_main(ask: dict[str, Any], secret: str, outlet: int, line: int | None, *, walled: bool) -> None:
+    """Run the checks, and the program too when there is no line to it; report, and leave without cleaning up."""
+    try:
+        confine(ask, walled=walled)
+        if line is None:
+            space: dict[str, Any] = {"__name__": "candidate"}
+            exec(compile(ask["program"], "<program>", "exec"), space)
+            check(ask, space)
+        else:
+            proxy.run_checks(ask, line)
         said = f"passed {secret}"
+    except proxy.UncrossableError:
+        said = f"{UNCROSSABLE} {secret}"
     except BaseException as error:  # noqa: BLE001 - whatever a program raises, SystemExit too, is its failure
         said = f"failed {type(error).__name__}: {error}".replace("\n", " ")[:MOST_REPORTED]
     os.write(outlet, said.encode("utf-8", "replace") + b"\n")
