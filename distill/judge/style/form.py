@@ -1,32 +1,21 @@
-"""Style: whether a completion has the form it should, apart from being right.
+"""Form: whether a completion has the form it should, apart from being right.
 
 The format reward of DeepSeek-R1 (section 2.2.2) as a fraction: one think block, closed,
 then one answer, and the speaker stopped of itself. Says nothing about correctness.
 """
 
-from dataclasses import dataclass
-
 from distill.judge.extraction import BOX
+from distill.judge.style.score import Style
 from distill.prompts import END_THINK, THINK
 from distill.records import Finish, Trace
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How well-formed a completion is."""
-
-    score: float
-    """Share of the checks that hold, 1.0 when all do."""
-    reason: str
-    """The checks that do not hold, or nothing."""
-
-
 def format_score(trace: Trace) -> float:
     """Share of the form checks a trace passes."""
-    return style(trace.text, trace.finish, think_open=trace.think_open).score
+    return form(trace.text, trace.finish, think_open=trace.think_open).score
 
 
-def style(text: str, finish: Finish, *, think_open: bool = False) -> Style:
+def form(text: str, finish: Finish, *, think_open: bool = False) -> Style:
     """Check a completion's form. `think_open`: the prompt had already opened the think block."""
     opened = text.count(THINK) + think_open
     before, closed, answer = text.rpartition(END_THINK)
