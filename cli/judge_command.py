@@ -16,6 +16,7 @@ def judge(
     out: Annotated[Path, typer.Option("--out", help="Where the verdicts go, one row each, in input order.")],
     workers: Annotated[int, typer.Option("--workers", min=1, help="Child processes of each kind.")] = 2,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Wall seconds one row may take.")] = 10.0,
+    style: Annotated[bool, typer.Option("--style", help="Say how each row says it, too: five scores.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
@@ -25,12 +26,15 @@ def judge(
     Optional keys: finish (stop, length), think_open, setup. A verdict is correct, wrong, unparsed, truncated, timeout,
     gold_bad or undecided, with what was extracted and why. Programs run behind Landlock and seccomp (Linux); where
     these are missing the command refuses, unless DISTILL_SANDBOX=none and DISTILL_ACCEPT_UNSANDBOXED=1 are set.
+
+    --style adds `style` to every row: format, readability, language, repetition and reflection, each a score in [0, 1]
+    and a reason where it is below 1; of programs format and repetition. Optional key: question, for the language.
     """
     from distill.judge.file import judge_file
     from distill.progress import Progress
 
     progress = Progress("quiet" if quiet or json_ else "auto")
-    report = judge_file(file, out, workers=workers, timeout=timeout, progress=progress)
+    report = judge_file(file, out, workers=workers, timeout=timeout, progress=progress, style=style)
     if json_:
         typer.echo(report.to_json())
     elif not quiet:

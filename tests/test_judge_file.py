@@ -8,6 +8,7 @@ import pytest
 from distill.errors import UserError
 from distill.jsonl import read_jsonl
 from distill.judge.file import RowVerdict, judge_file
+from distill.judge.style import LOOKS
 from distill.progress import Progress
 
 ROWS = [
@@ -23,10 +24,10 @@ ROWS = [
 ]  # fmt: skip
 
 
-def judged(tmp_path: Path, rows: list[dict[str, object]]) -> list[RowVerdict]:
+def judged(tmp_path: Path, rows: list[dict[str, object]], *, style: bool = False) -> list[RowVerdict]:
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    judge_file(path, out, workers=2, timeout=10.0, progress=Progress("quiet"))
+    judge_file(path, out, workers=2, timeout=10.0, progress=Progress("quiet"), style=style)
     return read_jsonl(out, RowVerdict)
 
 
@@ -69,3 +70,25 @@ def test_tests_that_can_judge_nothing_are_the_golds_fault(tmp_path: Path, tests:
 @pytest.mark.parametrize("said", [{"prediction": ""}, {"prediction": "5"}, {"prediction": "5", "finish": "length"}])
 def test_an_empty_gold_is_bad_whatever_was_said(tmp_path: Path, said: dict[str, object]) -> None:
     assert judged(tmp_path, [{"id": "x", "gold": " ", **said}])[0].status == "gold_bad"
+
+
+def test_style_is_added_where_it_is_asked_for(tmp_path: Path) -> None:
+    rows = [ROWS[0][0] | {"question": "Wie viel ist die Hälfte von dem, was wir gestern gekauft haben?"}, ROWS[3][0]]
+    rows[0]["prediction"] = "so we take one half of it all and find that the answer must be \\boxed{0.5"
+    assert [verdict.style for verdict in judged(tmp_path, rows)] == [None, None]
+    answer, program = [verdict.style for verdict in judged(tmp_path, rows, style=True)]
+    assert answer is not None
+    assert tuple(answer) == LOOKS
+    assert "not in de" in answer["language"].reason
+    assert "left open" in answer["readability"].reason
+    assert tuple(program or ()) == ("format", "repetition")
+
+
+def test_the_summary_gives_the_mean_of_each_look(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    said = ["<think> a </think> 7", "<think> a </think> 7 {"]
+    path.write_text("".join(json.dumps({"id": text, "gold": "7", "prediction": text}) + "\n" for text in said))
+    quiet = Progress("quiet")
+    report = judge_file(path, tmp_path / "out.jsonl", workers=1, timeout=10.0, progress=quiet, style=True)
+    assert report.counts["style_readability"] == 0.75
+    assert any(line.startswith("style: format 1.000  readability 0.750  language 1.000") for line in report.lines)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +12,9 @@ from pydantic import model_validator
 from distill.errors import UserError
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.judge.judge import Judge, Said
+from distill.judge.style import LOOKS, Look, styles
 from distill.progress import Progress
-from distill.records import Finish, Problem, Record, Status, Tests
+from distill.records import Finish, Fraction, Problem, Record, Status, Tests
 from distill.runs import Report
 
 SLOWEST = 5
@@ -36,6 +37,8 @@ class JudgeRow(Record):
     """Source that runs before the program."""
     finish: Finish = "stop"
     think_open: bool = False
+    question: str | None = None
+    """What was asked: the language a style is held to."""
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> "JudgeRow":
@@ -54,6 +57,20 @@ class JudgeRow(Record):
         problem = Problem(id=self.id, kind="code", prompt="", tests=tests, source="file", split="test")
         return problem, Said(f"{self.setup}\n{self.program}".lstrip("\n"), self.finish, self.think_open)
 
+    def style(self) -> "dict[Look, RowStyle]":
+        """How it is said. A program is no prose: of it, format and repetition alone."""
+        text = self.prediction if self.program is None else self.program
+        found = styles(text or "", self.finish, think_open=self.think_open, question=self.question)
+        looks = LOOKS if self.program is None else ("format", "repetition")
+        return {look: RowStyle(score=found[look].score, reason=found[look].reason) for look in looks}
+
+
+class RowStyle(Record):
+    """One look at a row's style."""
+
+    score: Fraction
+    reason: str
+
 
 class RowVerdict(Record):
     """One row of the output."""
@@ -65,9 +82,12 @@ class RowVerdict(Record):
     why: str = ""
     seconds: float = 0.0
     isolation: Literal["process", "proxy", "in-process", "none"] | None = None
+    style: dict[Look, RowStyle] | None = None
 
 
-def judge_file(path: Path, out: Path, *, workers: int, timeout: float, progress: Progress) -> Report:
+def judge_file(
+    path: Path, out: Path, *, workers: int, timeout: float, progress: Progress, style: bool = False
+) -> Report:
     """Judge every row of `path` into `out`. Raises UserError naming every malformed line, before judging any."""
     rows = read_jsonl(path, JudgeRow)
     if not rows:
@@ -86,7 +106,7 @@ def judge_file(path: Path, out: Path, *, workers: int, timeout: float, progress:
             for row, verdict in zip(rows, judge.judge_many(row.case() for row in rows), strict=True):
                 task.advance()
                 said = verdict.model_dump(exclude={"trace_id", "judge_version"})
-                verdicts.append(RowVerdict(id=row.id, **said))
+                verdicts.append(RowVerdict(id=row.id, **said, style=row.style() if style else None))
                 yield verdicts[-1]
 
     write_jsonl(out, judged())
@@ -101,5 +121,19 @@ def _report(verdicts: list[RowVerdict], seconds: float) -> Report:
     unwalled = sum(verdict.isolation == "none" for verdict in verdicts)
     lines += [f"UNSANDBOXED: {unwalled:,} programs ran without walls"] if unwalled else []
     lines += [f"slow: {row.id}  {row.seconds:.3f} s  {row.status}" for row in slowest if row.seconds > 0.1]
-    counts = {"rows": len(verdicts), "seconds": round(seconds, 3), **statuses, "unsandboxed": unwalled}
+    means = _mean_scores(verdicts)
+    lines += ["style: " + "  ".join(f"{look} {mean:.3f}" for look, mean in means.items())] if means else []
+    counts: dict[str, int | float] = {
+        "rows": len(verdicts),
+        "seconds": round(seconds, 3),
+        **statuses,
+        "unsandboxed": unwalled,
+    }
+    counts |= {f"style_{look}": round(mean, 4) for look, mean in means.items()}
     return Report(counts=counts, lines=tuple(lines))
+
+
+def _mean_scores(verdicts: Sequence[RowVerdict]) -> dict[Look, float]:
+    styled = [verdict.style for verdict in verdicts if verdict.style]
+    scores = {look: [style[look].score for style in styled if look in style] for look in LOOKS}
+    return {look: sum(found) / len(found) for look, found in scores.items() if found}
