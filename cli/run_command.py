@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.sandbox_options import AcceptOption, SandboxOption, chosen
+
 if TYPE_CHECKING:
     from distill.recipe import Recipe
     from distill.runs import Manifest
+    from distill.sandbox import Sandbox
 
 STAGES = {
     "problems": "Write problems: procedural families or a benchmark.",
@@ -25,6 +28,8 @@ STAGES = {
     "report": "Write one self-contained HTML page about a run.",
 }
 """Stage names in the order work flows; `cli.stages` holds their functions."""
+JUDGING = ("harvest", "rl", "bench")
+"""Stages that may run programs of models."""
 
 RecipeOption = Annotated[
     str, typer.Option("--recipe", "-r", help="A shipped recipe (mini, replay, ...) or a .toml file.")
@@ -36,6 +41,8 @@ SetOption = Annotated[
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Directory of benchmark files; default $DISTILL_DATA, then ./data.")
 ]
+StepOption = Annotated[str | None, typer.Option("--step", help="Which step, when several have this stage.")]
+FromOption = Annotated[str | None, typer.Option("--from", help="Run folder or file to read instead of the main input.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no report, errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a step instead of text.")]
 
@@ -56,13 +63,16 @@ def run(
     data: DataOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
+    sandbox: SandboxOption = "",
+    accept: AcceptOption = False,
 ) -> None:
     """Run every step of a recipe in one process."""
     from distill.recipe import ancestors
 
+    kept = chosen(sandbox, accepted=accept)
     loaded = _load(recipe, set_)
     names = ancestors(loaded, to) if to is not None else list(loaded.steps)
-    _run(loaded, names, out, data, quiet=quiet, json_=json_)
+    _run(loaded, names, out, data, kept, quiet=quiet, json_=json_)
 
 
 def stages(name: Annotated[str | None, typer.Argument(help="A stage; without one, all are listed.")] = None) -> None:
@@ -80,25 +90,38 @@ def stages(name: Annotated[str | None, typer.Argument(help="A stage; without one
 def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads the signature of the inner function
     def command(
         recipe: RecipeOption,
-        step: Annotated[str | None, typer.Option("--step", help="Which step, when several have this stage.")] = None,
-        from_: Annotated[
-            str | None, typer.Option("--from", help="Run folder or file to read instead of the main input.")
-        ] = None,
+        step: StepOption = None,
+        from_: FromOption = None,
         out: OutOption = None,
         set_: SetOption = None,
         data: DataOption = None,
         quiet: QuietOption = False,
         json_: JsonOption = False,
     ) -> None:
+        judging(recipe, step, from_, out, set_, data, quiet, json_)
+
+    def judging(
+        recipe: RecipeOption,
+        step: StepOption = None,
+        from_: FromOption = None,
+        out: OutOption = None,
+        set_: SetOption = None,
+        data: DataOption = None,
+        quiet: QuietOption = False,
+        json_: JsonOption = False,
+        sandbox: SandboxOption = "",
+        accept: AcceptOption = False,
+    ) -> None:
         from cli.describe import choose_step, replace_main_input
 
+        kept = chosen(sandbox, accepted=accept)
         loaded = _load(recipe, set_)
         name = choose_step(loaded, stage, step)
         if from_ is not None:
             loaded = replace_main_input(loaded, name, from_)
-        _run(loaded, [name], out, data, quiet=quiet, json_=json_)
+        _run(loaded, [name], out, data, kept, quiet=quiet, json_=json_)
 
-    return command
+    return judging if stage in JUDGING else command
 
 
 def _load(recipe: str, overrides: list[str] | None) -> "Recipe":
@@ -111,17 +134,28 @@ def _load(recipe: str, overrides: list[str] | None) -> "Recipe":
     return load_recipe(find_recipe(recipe), REGISTRY, overrides or [])
 
 
-def _run(recipe: "Recipe", names: list[str], out: Path | None, data: Path | None, *, quiet: bool, json_: bool) -> None:
+def _run(
+    recipe: "Recipe",
+    names: list[str],
+    out: Path | None,
+    data: Path | None,
+    sandbox: "Sandbox",
+    *,
+    quiet: bool,
+    json_: bool,
+) -> None:
     from distill.progress import Progress
     from distill.recipe import run_step
 
     progress = Progress("quiet" if quiet or json_ else "auto")
     folder = out if out is not None else Path("runs") / recipe.name
     source = data or Path(os.environ.get("DISTILL_DATA", "data"))
+    if not sandbox.walled and not (quiet or json_):
+        typer.echo("UNSANDBOXED: programs of models run without walls")
     for name in names:
         if not (quiet or json_):
             typer.echo(f"[{name}]")
-        manifest, ran = run_step(recipe, name, folder, source, progress)
+        manifest, ran = run_step(recipe, name, folder, source, progress, sandbox)
         if json_:
             typer.echo(json.dumps({**manifest.model_dump(mode="json"), "folder": str(folder / name), "ran": ran}))
         elif not quiet:

@@ -36,7 +36,7 @@ def _problem_files(config: ProblemsConfig, data: Path) -> Iterable[Path]:
 
 
 def _harvest(c: StepContext) -> Report:
-    with harvest_sampler(c) as (sampler, template), Judge() as judge:
+    with harvest_sampler(c) as (sampler, template), Judge(sandbox=c.sandbox) as judge:
         done = harvest(
             c.path("problems"),
             c.out,
@@ -93,7 +93,7 @@ def _sft(c: StepContext) -> Report:
 
 
 def _rl(c: StepContext) -> Report:
-    with Judge() as judge:
+    with Judge(sandbox=c.sandbox) as judge:
         return rl(
             c.path("model"),
             c.path("problems"),
@@ -118,7 +118,7 @@ def _bench(c: StepContext) -> Report:
         asked = select(read_problems(path), config.select, path)
         return engine_sampler(folder, asked, ask, config.max_tokens or 0, config.samples)
 
-    with Judge() as judge:
+    with Judge(sandbox=c.sandbox) as judge:
         return bench(
             checkpoint_names(c.inputs.get("checkpoints", ())),
             path,

@@ -20,6 +20,7 @@ from distill.errors import UserError, did_you_mean
 from distill.progress import Progress
 from distill.records import fingerprint
 from distill.runs import InputRef, Manifest, Report, environment, git_commit, is_done, open_run, read_manifest, seal
+from distill.sandbox import WALLED, Sandbox
 
 SHIPPED = Path(__file__).parent / "recipes"
 LARGEST_SEED = 2**31 - 1
@@ -52,6 +53,8 @@ class StepContext:
     data: Path
     """Directory of benchmark files."""
     progress: Progress
+    sandbox: Sandbox
+    """How programs of models are kept in, where the stage judges."""
 
     def path(self, field: str) -> Path:
         """The one path of an input field."""
@@ -187,7 +190,9 @@ def step_fingerprint(recipe: Recipe, step: Step, out: Path, data: Path) -> tuple
     return fingerprint(parts), inputs
 
 
-def run_step(recipe: Recipe, name: str, out: Path, data: Path, progress: Progress) -> tuple[Manifest, bool]:
+def run_step(
+    recipe: Recipe, name: str, out: Path, data: Path, progress: Progress, sandbox: Sandbox = WALLED
+) -> tuple[Manifest, bool]:
     """Run one step unless it is done; returns its manifest and whether it ran now."""
     step = recipe.steps[name]
     folder = step_folder(out, name)
@@ -200,7 +205,7 @@ def run_step(recipe: Recipe, name: str, out: Path, data: Path, progress: Progres
             return read_manifest(folder), False
         begun, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
         commit = git_commit()  # of the code that runs, not of what the checkout holds when it ends
-        context = StepContext(name, step.config, opened.out, paths, recipe.seed, data, progress)
+        context = StepContext(name, step.config, opened.out, paths, recipe.seed, data, progress, sandbox)
         report = step.stage.run(context)
         manifest = Manifest(
             step=name,

@@ -29,13 +29,24 @@ class Record(BaseModel):
         return self.model_dump_json(exclude=idle)
 
 
+class Exchange(Record):
+    """One run of a program that reads stdin and prints."""
+
+    stdin: str
+    stdout: str
+    """What it must print; white space at the ends of lines does not count."""
+
+
 class Tests(Record):
     """How a program is judged: `prefix + answer` is the candidate's source."""
 
     __test__: ClassVar[bool] = False  # pytest would collect the name
     entry_point: str
-    check: str | tuple[str, ...]
-    """`def check(candidate)` source (HumanEval) or assert statements (MBPP)."""
+    """Function under test; empty where the checks name theirs, or the program reads and prints."""
+    check: str | tuple[str, ...] | tuple[Exchange, ...]
+    """`def check(candidate)` source (HumanEval), assert statements (MBPP), or what is read and printed (contests)."""
+    setup: str = ""
+    """Source that runs before the program and before its checks, imports say."""
     prefix: str = ""
     """Source before the answer, for problems whose prompt is the head of the program."""
 

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from distill.errors import UserError
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.judge.judge import Judge, Said
 from distill.judge.style import LOOKS, Look, styles
 from distill.progress import Progress
-from distill.records import Finish, Fraction, Problem, Record, Status, Tests
+from distill.records import Exchange, Finish, Fraction, Problem, Record, Status, Tests
 from distill.runs import Report
+from distill.sandbox import WALLED, Sandbox
 
 SLOWEST = 5
 """Rows named in the summary."""
@@ -31,14 +32,30 @@ class JudgeRow(Record):
     """The candidate's whole source."""
     entry_point: str = ""
     """Function that `def check(candidate)` is given; asserts name theirs themselves."""
-    tests: str | tuple[str, ...] | None = None
-    """`def check(candidate)` source, or assert statements."""
+    tests: str | tuple[str, ...] | tuple[Exchange, ...] | None = None
+    """`def check(candidate)` source, or assert statements, or what is read and printed."""
     setup: str = ""
-    """Source that runs before the program."""
+    """Source that runs before the program and before its tests."""
     finish: Finish = "stop"
     think_open: bool = False
     question: str | None = None
     """What was asked: the language a style is held to."""
+
+    @field_validator("tests", mode="before")
+    @classmethod
+    def _are_of_one_kind(cls, tests: object) -> object:
+        if tests is None or isinstance(tests, str):
+            return tests
+        if not isinstance(tests, list | tuple):
+            raise ValueError("expected `def check(candidate)` source, a list of asserts or a list of {stdin, stdout}")
+        for number, test in enumerate(tests):
+            if type(test) is not type(tests[0]) or not isinstance(test, str | dict | Exchange):
+                raise ValueError(f"test {number}: expected all asserts (texts) or all {{stdin, stdout}}")
+            if isinstance(test, dict) and not (
+                set(test) == {"stdin", "stdout"} and all(isinstance(text, str) for text in test.values())
+            ):
+                raise ValueError(f"test {number}: expected the keys stdin and stdout, both texts; got {sorted(test)}")
+        return tests
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> "JudgeRow":
@@ -46,6 +63,8 @@ class JudgeRow(Record):
         program = self.program is not None and self.tests is not None
         if answer == program:
             raise ValueError("expected either gold and prediction, or program and tests")
+        if isinstance(self.tests, str) and not self.entry_point:
+            raise ValueError("entry_point: missing; it names the function that check(candidate) is given")
         return self
 
     def case(self) -> tuple[Problem, Said]:
@@ -53,9 +72,9 @@ class JudgeRow(Record):
         if self.tests is None:
             problem = Problem(id=self.id, kind="answer", prompt="", answer=self.gold, source="file", split="test")
             return problem, Said(self.prediction or "", self.finish, self.think_open)
-        tests = Tests(entry_point=self.entry_point, check=self.tests)
+        tests = Tests(entry_point=self.entry_point, check=self.tests, setup=self.setup)
         problem = Problem(id=self.id, kind="code", prompt="", tests=tests, source="file", split="test")
-        return problem, Said(f"{self.setup}\n{self.program}".lstrip("\n"), self.finish, self.think_open)
+        return problem, Said(self.program or "", self.finish, self.think_open)
 
     def style(self) -> "dict[Look, RowStyle]":
         """How it is said. A program is no prose: of it, format and repetition alone."""
@@ -86,7 +105,14 @@ class RowVerdict(Record):
 
 
 def judge_file(
-    path: Path, out: Path, *, workers: int, timeout: float, progress: Progress, style: bool = False
+    path: Path,
+    out: Path,
+    *,
+    workers: int,
+    timeout: float,
+    progress: Progress,
+    sandbox: Sandbox = WALLED,
+    style: bool = False,
 ) -> Report:
     """Judge every row of `path` into `out`. Raises UserError naming every malformed line, before judging any."""
     rows = read_jsonl(path, JudgeRow)
@@ -100,9 +126,10 @@ def judge_file(
         raise UserError(f"{out}: --out is the input itself")
     begun = time.monotonic()
     verdicts: list[RowVerdict] = []
+    judge = Judge(workers=workers, timeout=timeout, sandbox=sandbox)
 
     def judged() -> Iterator[RowVerdict]:
-        with Judge(workers=workers, timeout=timeout) as judge, progress.task("judge", len(rows), "rows") as task:
+        with judge, progress.task("judge", len(rows), "rows") as task:
             for row, verdict in zip(rows, judge.judge_many(row.case() for row in rows), strict=True):
                 task.advance()
                 said = verdict.model_dump(exclude={"trace_id", "judge_version"})
@@ -110,14 +137,15 @@ def judge_file(
                 yield verdicts[-1]
 
     write_jsonl(out, judged())
-    return _report(verdicts, time.monotonic() - begun)
+    return _report(verdicts, time.monotonic() - begun, judge.walls)
 
 
-def _report(verdicts: list[RowVerdict], seconds: float) -> Report:
+def _report(verdicts: list[RowVerdict], seconds: float, walls: str) -> Report:
     statuses: Counter[str] = Counter(verdict.status for verdict in verdicts)
     slowest = sorted(verdicts, key=lambda verdict: -verdict.seconds)[:SLOWEST]
     lines = [f"{len(verdicts):,} rows in {seconds:.2f} s, {len(verdicts) / max(seconds, 1e-9):,.0f}/s"]
     lines.append("  ".join(f"{status} {count:,}" for status, count in statuses.most_common()))
+    lines += [f"walls: {walls}"] if walls else []
     unwalled = sum(verdict.isolation == "none" for verdict in verdicts)
     lines += [f"UNSANDBOXED: {unwalled:,} programs ran without walls"] if unwalled else []
     lines += [f"slow: {row.id}  {row.seconds:.3f} s  {row.status}" for row in slowest if row.seconds > 0.1]

@@ -7,17 +7,15 @@ it says so about (`undecided`, `timeout`, `gold_bad`): none of these is `wrong`.
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
 from distill.judge import programs
 from distill.judge.equivalence import Ruling, compare, explosive, for_algebra, normalize, quantity
 from distill.judge.extraction import extract, final_part
@@ -25,6 +23,7 @@ from distill.judge.servers import Crew, Kind, LateError
 from distill.problems.families import FAMILIES
 from distill.prompts import split_thought
 from distill.records import Finish, Problem, Trace, Verdict
+from distill.sandbox import WALLED, Sandbox
 
 JUDGE_VERSION = "3"
 """Raised when the same trace could get another verdict."""
@@ -78,12 +77,11 @@ class _Case:
 class Judge:
     """Judges traces. Close it, or use it in a `with`, to end its child processes."""
 
-    def __init__(self, *, workers: int = 2, timeout: float = 10.0) -> None:
+    def __init__(self, *, workers: int = 2, timeout: float = 10.0, sandbox: Sandbox = WALLED) -> None:
         """`workers`: child processes of each kind. `timeout`: wall seconds one program or comparison may take."""
         self.timeout = timeout
         self.workers = workers
-        self.walled = not unsandboxed(os.environ)
-        self._programs = Crew(programs.SERVER if self.walled else programs.UNWALLED)
+        self._programs = Crew(programs.server(sandbox))
         self._algebra = Crew(ALGEBRA)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
         self._rulings: dict[bytes, Future[Ruling]] = {}
@@ -100,6 +98,11 @@ class Judge:
         self._threads.shutdown(cancel_futures=True)
         self._programs.close()
         self._algebra.close()
+
+    @property
+    def walls(self) -> str:
+        """What stands around programs, `Landlock 7, seccomp, namespaces` say; empty before one was run."""
+        return self._programs.layers
 
     def prepare(self, problems: Iterable[Problem]) -> None:
         """Raise SandboxUnavailableError now when programs among the problems could not be run later."""
@@ -127,7 +130,7 @@ class Judge:
         """Decide at once what is cheap; set a server to work on the rest."""
         if problem.kind == "open":
             return _Case(problem, said, Ruling("undecided", "an open problem has no gold answer"))
-        if problem.tests is not None and (bad := programs.unusable(problem.tests.check)):
+        if problem.tests is not None and (bad := programs.unusable(problem.tests)):
             return _Case(problem, said, Ruling("gold_bad", bad))
         if problem.tests is None and not normalize(problem.answer or ""):
             return _Case(problem, said, Ruling("gold_bad", "the gold answer is empty"))
@@ -171,18 +174,6 @@ class Judge:
                 del self._rulings[next(iter(self._rulings))]
             self._rulings[key] = self._threads.submit(_rule, crew, question, seconds)
             return self._rulings[key]
-
-
-def unsandboxed(environment: Mapping[str, str]) -> bool:
-    """Whether programs run without walls: asked for once and accepted once more. Raises UserError on half of it."""
-    asked, accepted = (environment.get(key, "") for key in ("DISTILL_SANDBOX", "DISTILL_ACCEPT_UNSANDBOXED"))
-    if asked not in ("", "none"):
-        raise UserError(f"DISTILL_SANDBOX={asked}: expected none, or not to be set")
-    if asked and accepted != "1":
-        raise UserError(
-            "DISTILL_SANDBOX=none: programs would run unsandboxed; set DISTILL_ACCEPT_UNSANDBOXED=1 as well"
-        )
-    return bool(asked)
 
 
 def _nothing(said: Trace | Said, why: str) -> Ruling:

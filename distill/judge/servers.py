@@ -79,10 +79,13 @@ class Server:
             self.close()
             raise SandboxUnavailableError(
                 f"sandbox for programs: {ready[len(b'unavailable ') :].decode()} is missing on this machine; run where "
-                "there is Linux 5.13 or newer with Landlock and seccomp, or, in a container you can lose, set "
-                "DISTILL_SANDBOX=none and DISTILL_ACCEPT_UNSANDBOXED=1"
+                "there is Linux 5.13 or newer with Landlock and seccomp, or, in a container you can lose, give "
+                "--sandbox none and --accept-unsandboxed"
             )
-        if ready != b"ready":
+        word, _, said = ready.partition(b" ")
+        self.layers = said.decode("utf-8", "replace")
+        """What a program server says stands around its programs."""
+        if word != b"ready":
             self.close()
             raise JudgeError(f"{kind.name} server: said {ready[:80]!r} instead of 'ready'")
 
@@ -134,6 +137,8 @@ class Crew:
         self.idle: list[Server] = []
         self.lock = threading.Lock()
         self.started = 0
+        self.layers = ""
+        """What stands around the programs of the server last started."""
 
     def ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         """The answer; None when the question took down two servers. Raises LateError when time is up."""
@@ -166,7 +171,9 @@ class Crew:
             if self.idle:
                 return self.idle.pop()
             self.started += 1
-        return Server(self.kind)
+        server = Server(self.kind)
+        self.layers = server.layers
+        return server
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

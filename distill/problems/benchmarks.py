@@ -279,13 +279,15 @@ def _mbpp(name: str, split: Split, row: MbppRow) -> Problem | None:
     if (row.task_id in MBPP_TEST) != (split == "test"):
         return None
     tests = "\n".join(row.test_list)
-    # Setup code builds objects of classes the candidate defines, so it runs after it.
-    before = (*row.test_imports, *([_unix(row.test_setup_code)] if row.test_setup_code else []))
+    # Its setup code builds objects of classes the candidate defines, so it runs after it, unlike our setup.
+    after = [_unix(row.test_setup_code)] if row.test_setup_code else []
     return Problem(
         id=f"{name}/{row.task_id}",
         kind="code",
         prompt=f"{row.text}\nYour code should pass these tests:\n{tests}",
-        tests=Tests(entry_point=str(row.entry_point), check=(*before, *row.test_list)),
+        tests=Tests(
+            entry_point=str(row.entry_point), check=(*after, *row.test_list), setup="\n".join(row.test_imports)
+        ),
         source=name,
         split=split,
         solution=_unix(row.code),

@@ -20,13 +20,15 @@ class ProgramError(Exception):
     """An exception of the program's own type, or an answer that is none."""
 
 
-def answer_calls(program: str, line: int) -> None:
-    """Program's side: load it, then answer calls until the checks hang up."""
+def answer_calls(line: int) -> None:
+    """Program's side: be sent it, load it, then answer calls until the checks hang up."""
+    sent = wire.receive(line)
     space: dict[str, Any] = {"__name__": "candidate"}
     try:
-        exec(compile(program, "<program>", "exec"), space)
+        exec(compile(sent["setup"], "<setup>", "exec"), space)
+        exec(compile(sent["program"], "<program>", "exec"), space)
     except BaseException as error:  # noqa: BLE001 - whatever a program raises, SystemExit too, is its failure
-        wire.send(line, _failure(error))
+        wire.send(line, failure(error))
         return
     wire.send(line, {"value": None})
     while True:
@@ -43,15 +45,17 @@ def answer_calls(program: str, line: int) -> None:
             ]
             wire.send(line, {"value": value, "changed": changed})
         except BaseException as error:  # noqa: BLE001 - as above
-            wire.send(line, _failure(error))
+            wire.send(line, failure(error))
 
 
 def run_checks(ask: dict[str, Any], line: int) -> None:
     """Checks' side. Raises what a check raises, EOFError when the program is gone, UncrossableError."""
+    wire.send(line, {"setup": ask["setup"], "program": ask["program"]})
     _result(wire.receive(line), ())
-    space: dict[str, Any] = {name: _proxy(name, line) for name in ask["calls"]}
-    space |= {name: __import__(name) for name in ask["modules"]}
+    space: dict[str, Any] = {name: __import__(name) for name in ask["modules"]}
     space["__name__"] = "checks"
+    exec(compile(ask["setup"], "<setup>", "exec"), space)
+    space |= {name: _proxy(name, line) for name in ask["calls"]}
     checks = ask["check"]
     if isinstance(checks, list):
         for number, statement in enumerate(checks):
@@ -102,5 +106,6 @@ def _update(old: Any, new: Any) -> None:
         old.update(new)
 
 
-def _failure(error: BaseException) -> dict[str, str]:
+def failure(error: BaseException) -> dict[str, str]:
+    """An exception as the wire says it."""
     return {"error": type(error).__name__, "said": str(error)[:300]}

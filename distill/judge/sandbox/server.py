@@ -2,16 +2,13 @@
 
 Started as `python -I -S` with an empty environment, so that it holds next to no modules and
 a fork costs little. Speaks the protocol of `distill.judge.servers`; imports nothing of this
-package but its siblings. Program and checks live in two children behind the walls of
-`walls.py`, with a wire between them (`proxy.py`); the verdict comes down a pipe that only the
-checks hold: output and exit status of the program count for nothing.
-
-Checks that make objects of the program's own classes, or hand it functions, cannot use the
-wire. They run beside the program (`in-process`), which can then find the secret that makes a
-verdict by walking frames, or patch what the checks use.
+package but its siblings. Programs live in children of the nursery (`nursery.py`), which
+never saw a check; checks in a child of this process; between them is a wire (`proxy.py`), or
+pipes for programs that read stdin (`exchanges.py`). All are behind the walls of `walls.py`. The
+verdict comes down a pipe that only the checks hold, or is made here: output and exit status of
+a program that is called count for nothing. Checks that cannot use the wire run `beside.py`.
 """
 
-import contextlib
 import gc
 import json
 import os
@@ -22,86 +19,103 @@ import sys
 import time
 from typing import Any
 
-from . import proxy, selftest, walls
+from . import beside, exchanges, namespaces, nursery, proxy, selftest, walls, wire
+from .nursery import End, Nursery
 
-UNCROSSABLE = "uncrossable"
-MOST_DESCRIPTORS = 1024
-MOST_REPORTED = 300
-"""Characters of an error message passed on."""
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
+MOST_HEARD = 4096
 
 
-def serve(requests: int, replies: int, *, walled: bool) -> None:
-    """Answer questions until the asker closes its end. Without walls when told so."""
-    missing = _missing() if walled else None
-    if missing:
-        os.write(replies, f"unavailable {missing}\n".encode())
-        return
+def main(*, walled: bool, namespaced: bool) -> None:
+    """Take the pipes out of the reach of print, put up the walls, say which stand, and serve."""
+    asked, answered = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.close(nothing)
+    sys.dont_write_bytecode = True
+    layers = "none"
+    if walled:
+        layer = namespaces.enter() if namespaced else "no namespaces (switched off)"
+        try:
+            version = put_up()
+        except walls.UnavailableError as missing:
+            os.write(answered, f"unavailable {missing}\n".encode())
+            return
+        layers = f"Landlock {version}, seccomp, {layer}"
+    young = Nursery(walled=walled, closing=(asked, answered))
     gc.freeze()  # children share these pages instead of copying them
-    os.write(replies, b"ready\n")
-    with os.fdopen(requests, "rb") as lines:
+    os.write(answered, f"ready {layers}\n".encode())
+    with os.fdopen(asked, "rb") as lines:
         for line in lines:
-            answer = run(json.loads(line), (requests, replies), walled=walled)
-            os.write(replies, json.dumps(answer).encode() + b"\n")
+            answer = run(json.loads(line), young, walled=walled)
+            os.write(answered, json.dumps(answer).encode() + b"\n")
 
 
-def run(ask: dict[str, Any], ours: tuple[int, int], *, walled: bool) -> dict[str, str]:
-    """One verdict, and how the program was kept apart from its checks."""
-    if ask["calls"] is not None:
-        answer = run_children(ask, ours, walled=walled, apart=True)
-        if answer["status"] != UNCROSSABLE:
-            return {**answer, "isolation": "proxy" if walled else "none"}
-    answer = run_children(ask, ours, walled=walled, apart=False)
-    return {**answer, "isolation": "in-process" if walled else "none"}
-
-
-def run_children(ask: dict[str, Any], ours: tuple[int, int], *, walled: bool, apart: bool) -> dict[str, str]:
-    """Fork, wait for the verdict or the deadline, kill whatever is left, reap."""
-    secret = os.urandom(16).hex()
+def put_up() -> int:
+    """Put up the walls and try them; the version of Landlock. Raises UnavailableError naming what is missing."""
+    version = walls.confine_files()
+    walls.drop_capabilities()
     inlet, outlet = os.pipe()
-    near, far = socket.socketpair() if apart else (None, None)
-    program = None
-    if near is not None and far is not None:
-        program = os.fork()
-        if program == 0:
-            keep_only(far.fileno())
-            program_main(ask, far.fileno(), walled=walled)
-        far.close()
     child = os.fork()
     if child == 0:
-        os.close(inlet)
-        for descriptor in ours:
-            os.close(descriptor)
-        child_main(ask, secret, outlet, near.fileno() if near is not None else None, walled=walled)
+        try:
+            nursery.confine(10, 1 << 30, walled=True)
+            said = ", ".join(selftest.breaches())
+            said = f"a wall against {said}" if said else "held"
+        except BaseException as error:  # noqa: BLE001 - whatever happens here, the walls do not stand
+            said = str(error) or type(error).__name__
+        os.write(outlet, said.encode("utf-8", "replace"))
+        os._exit(0)
     os.close(outlet)
-    if near is not None:
-        near.close()
+    heard = os.read(inlet, MOST_HEARD).decode("utf-8", "replace")
+    os.close(inlet)
+    os.waitpid(child, 0)
+    if heard != "held":
+        raise walls.UnavailableError(heard or "a self-test that ends")
+    return version
+
+
+def run(ask: dict[str, Any], young: Nursery, *, walled: bool) -> dict[str, str]:
+    """One verdict, and how the program was kept apart from its checks."""
+    if "exchanges" in ask:
+        return {**exchanges.run(ask, young), "isolation": "proxy" if walled else "none"}
+    if ask["calls"] is not None:
+        answer = run_apart(ask, young, walled=walled)
+        if answer["status"] != beside.UNCROSSABLE:
+            return {**answer, "isolation": "proxy" if walled else "none"}
+    return {**run_beside(ask, young), "isolation": "in-process" if walled else "none"}
+
+
+def run_apart(ask: dict[str, Any], young: Nursery, *, walled: bool) -> dict[str, str]:
+    """Checks in a child of this process, the program in one of the nursery's."""
+    secret = os.urandom(16).hex()
+    inlet, outlet = os.pipe()
+    near, far = socket.socketpair()
+    young.start("answer", [far.fileno()], ask)
+    far.close()
+    child = os.fork()
+    if child == 0:
+        _check(ask, secret, outlet, near.fileno(), walled=walled)
+    os.close(outlet)
+    near.close()
     said = listen(inlet, time.monotonic() + ask["wall_seconds"])
     os.close(inlet)
-    ends = [end(process) for process in (child, program) if process is not None]
-    if said == f"passed {secret}":
-        return {"status": "correct", "why": ""}
-    if said == f"{UNCROSSABLE} {secret}":
-        return {"status": UNCROSSABLE, "why": ""}
-    if said is None or any(cpu >= ask["cpu_seconds"] or number == signal.SIGXCPU for cpu, number in ends):
-        limit = f"{ask['cpu_seconds']} CPU s or {ask['wall_seconds']} s"
-        return {"status": "timeout", "why": f"did not finish within {limit}"}
-    if said.startswith("failed "):
-        return {"status": "wrong", "why": said[len("failed ") :]}
-    return {"status": "wrong", "why": "ended before the checks did"}
+    return _verdict(ask, secret, said, [nursery.end(child), young.end()])
 
 
-def end(process: int) -> tuple[float, int]:
-    """Kill and reap a child: the CPU seconds it took, and the signal that ended it or 0."""
-    kill(process)
-    _, status, usage = os.wait4(process, 0)
-    return usage.ru_utime + usage.ru_stime, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-
-
-def keep_only(line: int) -> None:
-    """Close everything but the standard three, which lead nowhere, and one descriptor."""
-    os.closerange(3, line)
-    os.closerange(line + 1, MOST_DESCRIPTORS)
+def run_beside(ask: dict[str, Any], young: Nursery) -> dict[str, str]:
+    """Checks and program in one child of the nursery's."""
+    secret = os.urandom(16).hex()
+    near, far = socket.socketpair()
+    young.start("beside", [far.fileno()], ask)
+    far.close()
+    try:
+        wire.send(near.fileno(), {**ask, "secret": secret})
+        said = listen(near.fileno(), time.monotonic() + ask["wall_seconds"])
+    except (OSError, wire.WireError) as error:
+        said = beside.failed(error)
+    near.close()
+    return _verdict(ask, secret, said, [young.end()])
 
 
 def listen(inlet: int, deadline: float) -> str | None:
@@ -113,120 +127,38 @@ def listen(inlet: int, deadline: float) -> str | None:
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
             return None
-        read = os.read(inlet, 4096)
+        read = os.read(inlet, MOST_HEARD)
         if not read:
             return ""
         heard += read
-        if len(heard) > 4096:
+        if len(heard) > MOST_HEARD:
             return ""
     return heard.decode("utf-8", "replace").rstrip("\n")
 
 
-def kill(child: int) -> None:
-    """End the child and its session; either may be gone already."""
-    for end in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError):
-            end(child, signal.SIGKILL)
-
-
-def confine(ask: dict[str, Any], *, walled: bool) -> None:
-    """What a child does before anything of the program or its checks runs."""
-    os.setsid()
-    walls.confine_resources(ask["cpu_seconds"], ask["memory_bytes"])
-    if walled:
-        walls.confine_calls()
-
-
-def program_main(ask: dict[str, Any], line: int, *, walled: bool) -> None:
-    """The program's child: answer calls until there are none."""
+def _check(ask: dict[str, Any], secret: str, outlet: int, line: int, *, walled: bool) -> None:
+    """The checks' child."""
     try:
-        confine(ask, walled=walled)
-        proxy.answer_calls(ask["program"], line)
-    finally:  # nothing this process says or leaves behind counts
-        os._exit(0)
-
-
-def child_main(ask: dict[str, Any], secret: str, outlet: int, line: int | None, *, walled: bool) -> None:
-    """Run the checks, and the program too when there is no line to it; report, and leave without cleaning up."""
-    try:
-        confine(ask, walled=walled)
-        if line is None:
-            space: dict[str, Any] = {"__name__": "candidate"}
-            exec(compile(ask["program"], "<program>", "exec"), space)
-            check(ask, space)
-        else:
-            proxy.run_checks(ask, line)
-        said = f"passed {secret}"
+        nursery.keep_only(outlet, line)
+        nursery.confine(ask["cpu_seconds"], ask["memory_bytes"], walled=walled)
+        proxy.run_checks(ask, line)
+        said = beside.passed(secret)
     except proxy.UncrossableError:
-        said = f"{UNCROSSABLE} {secret}"
-    except BaseException as error:  # noqa: BLE001 - whatever a program raises, SystemExit too, is its failure
-        said = f"failed {type(error).__name__}: {error}".replace("\n", " ")[:MOST_REPORTED]
-    os.write(outlet, said.encode("utf-8", "replace") + b"\n")
-    os._exit(0)
+        said = f"{beside.UNCROSSABLE} {secret}"
+    except BaseException as error:  # noqa: BLE001 - a check may raise anything, and the program make it
+        said = beside.failed(error)
+    beside.report(outlet, said)
 
 
-def check(ask: dict[str, Any], space: dict[str, Any]) -> None:
-    """The problem's tests against the program's names. Raises when one fails."""
-    checks = ask["check"]
-    if isinstance(checks, list):
-        for number, statement in enumerate(checks):
-            exec(compile(statement, f"<check {number}>", "exec"), space)
-        return
-    if ask["entry_point"] not in space:
-        raise NameError(f"the program defines no {ask['entry_point']}")
-    function = space[ask["entry_point"]]
-    exec(compile(checks, "<check>", "exec"), space)
-    space["check"](lambda *args, **named: plain(function(*args, **named)))
-
-
-def plain(value: Any) -> Any:
-    """`value` if it is made of exact builtin types. Raises TypeError for anything that could lie about itself."""
-    kind = type(value)
-    if kind in PLAIN:
-        return value
-    if kind in (list, tuple, set, frozenset):
-        for item in value:
-            plain(item)
-        return value
-    if kind is dict:
-        for key, item in value.items():
-            plain(key)
-            plain(item)
-        return value
-    raise TypeError(f"a result of type {kind.__name__} is not plain data")
-
-
-def main(*, walled: bool) -> None:
-    """Take the pipes out of the reach of print, close the rest, and serve."""
-    asked, answered = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(nothing, standard)
-    os.close(nothing)
-    sys.dont_write_bytecode = True
-    serve(asked, answered, walled=walled)
-
-
-def _missing() -> str | None:
-    """Put up the walls and try them; what is missing, or None."""
-    try:
-        walls.confine_files()
-    except walls.UnavailableError as error:
-        return str(error)
-    inlet, outlet = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            walls.confine_resources(10, 1 << 30)
-            walls.confine_calls()
-            said = ", ".join(selftest.breaches())
-            said = f"a wall against {said}" if said else "held"
-        except BaseException as error:  # noqa: BLE001 - whatever happens here, the walls do not stand
-            said = str(error) or type(error).__name__
-        os.write(outlet, said.encode("utf-8", "replace"))
-        os._exit(0)
-    os.close(outlet)
-    heard = os.read(inlet, 4096).decode("utf-8", "replace")
-    os.close(inlet)
-    os.waitpid(child, 0)
-    return None if heard == "held" else heard or "a self-test that ends"
+def _verdict(ask: dict[str, Any], secret: str, said: str | None, ends: list[End]) -> dict[str, str]:
+    if said == beside.passed(secret):
+        return {"status": "correct", "why": ""}
+    if said == f"{beside.UNCROSSABLE} {secret}":
+        return {"status": beside.UNCROSSABLE, "why": ""}
+    late = any(each.cpu_seconds >= ask["cpu_seconds"] or each.signal == signal.SIGXCPU for each in ends)
+    if said is None or late:
+        limit = f"{ask['cpu_seconds']} CPU s or {ask['wall_seconds']} s"
+        return {"status": "timeout", "why": f"did not finish within {limit}"}
+    if said.startswith("failed "):
+        return {"status": "wrong", "why": said[len("failed ") :]}
+    return {"status": "wrong", "why": "ended before the checks did"}

@@ -27,6 +27,8 @@ READ_FILE, READ_DIR = 1 << 2, 1 << 3
 FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 """Rights over files that a Landlock version knows; from version 5 on one more, device ioctls."""
 NEWEST_RIGHTS = (1 << 16) - 1
+CAPABILITY_VERSION_3 = 0x20080522
+CAP_DAC_READ_SEARCH = 1 << 2
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -128,10 +130,10 @@ class UnavailableError(Exception):
     """A primitive is missing here; the message names it."""
 
 
-def confine_files() -> None:
+def confine_files() -> int:
     """From now on this process and its children read the standard library and shared libraries, and no other file.
 
-    Raises UnavailableError when the kernel does not know Landlock or has it switched off.
+    Returns the version of Landlock. Raises UnavailableError when the kernel does not know it or has it switched off.
     """
     version = _syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION, missing="Landlock")
     handled = struct.pack("Q", FILE_RIGHTS.get(version, NEWEST_RIGHTS))
@@ -144,6 +146,18 @@ def confine_files() -> None:
     _prctl(PR_SET_NO_NEW_PRIVS, 1, missing="no_new_privs")
     _syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0, missing="Landlock")
     os.close(ruleset)
+    return version
+
+
+def drop_capabilities() -> None:
+    """Keep of root's powers (or those over fresh namespaces) the reading of others' files, which Landlock bounds."""
+    header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+    held = ctypes.create_string_buffer(24)
+    if _libc().capget(header, held) != 0:
+        raise UnavailableError(f"capabilities ({os.strerror(ctypes.get_errno())})")
+    kept = struct.unpack("6I", held.raw)[1] & CAP_DAC_READ_SEARCH
+    if _libc().capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)) != 0:
+        raise UnavailableError(f"capabilities ({os.strerror(ctypes.get_errno())})")
 
 
 def confine_calls() -> None:
@@ -159,15 +173,20 @@ def confine_calls() -> None:
 
 
 def confine_resources(cpu_seconds: int, memory_bytes: int) -> None:
-    """Limits, soft and hard alike; the filter keeps even root from raising them. Dies with its parent."""
+    """Limits, soft and hard alike; the filter keeps even root from raising them. Dies with its parent, not dumpable."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
     if sys.platform == "linux":
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, missing="parent-death signal")
+        die_with_parent()
         _prctl(PR_SET_DUMPABLE, 0, missing="non-dumpable processes")
+
+
+def die_with_parent() -> None:
+    """From now on this process is killed when the one that forked it ends."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, missing="parent-death signal")
 
 
 def readable() -> list[str]:

@@ -8,12 +8,15 @@ program's own, which could lie about itself, never does.
 import itertools
 import json
 import os
+import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+HEADER = 4
+"""Bytes before a frame that say how long it is."""
 LARGEST_FRAME = 8 << 20
 DEEPEST = 200
 MOST_ITERATED = 1_000_000
@@ -26,6 +29,21 @@ ITERATORS: tuple[type, ...] = (
     *(map, filter, zip, reversed, enumerate, itertools.chain, itertools.islice, type(_ for _ in ())),
     *(itertools.combinations, itertools.permutations, itertools.product),
 )
+
+
+class Match:
+    """Stands for a match of a pattern on the other side: true, with its texts."""
+
+    def __init__(self, texts: list[str | bytes | None]) -> None:
+        self._texts = texts
+
+    def group(self, number: int = 0) -> str | bytes | None:
+        """The text of one group; number 0 is the whole match."""
+        return self._texts[number]
+
+    def groups(self) -> tuple[str | bytes | None, ...]:
+        """The texts of all groups."""
+        return tuple(self._texts[1:])
 
 
 class WireError(Exception):
@@ -55,6 +73,8 @@ def encode(value: Any, depth: int = 0) -> Any:
         return {"range": [encode(part) for part in (value.start, value.stop, value.step)]}
     if kind in (Decimal, Fraction):
         return {kind.__name__: str(value)}
+    if kind is re.Match:
+        return {"match": [encode(text) for text in (value.group(), *value.groups())]}
     if kind in ITERATORS:
         items = list(itertools.islice(value, MOST_ITERATED + 1))
         if len(items) > MOST_ITERATED:
@@ -77,6 +97,7 @@ DECODERS: dict[str, Callable[[Any], Any]] = {
     "range": lambda parts: range(*map(decode, parts)),
     "Decimal": Decimal,
     "Fraction": Fraction,
+    "match": lambda texts: Match(list(map(decode, texts))),
     "iterator": lambda items: iter(list(map(decode, items))),
 }
 
@@ -99,18 +120,23 @@ def send(descriptor: int, frame: dict[str, Any]) -> None:
     data = json.dumps(frame).encode()
     if len(data) > LARGEST_FRAME:
         raise WireError(f"more than {LARGEST_FRAME >> 20} MB")
-    data = len(data).to_bytes(4, "big") + data
+    data = len(data).to_bytes(HEADER, "big") + data
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 def receive(descriptor: int) -> dict[str, Any]:
     """One frame. Raises EOFError when the other end is closed, WireError when it is none."""
-    size = int.from_bytes(_exactly(descriptor, 4), "big")
+    size = int.from_bytes(_exactly(descriptor, HEADER), "big")
     if size > LARGEST_FRAME:
         raise WireError(f"more than {LARGEST_FRAME >> 20} MB")
+    return parse(_exactly(descriptor, size))
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """What follows the header. Raises WireError when it is no frame."""
     try:
-        frame = json.loads(_exactly(descriptor, size))
+        frame = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WireError("a frame that is no JSON") from error
     if not isinstance(frame, dict):
