@@ -67,6 +67,8 @@ def test_a_few_foreign_words_cost_their_share_and_are_quoted():
         pytest.param("答案", SAID["en"], id="too short"),
         pytest.param("", SAID["en"], id="nothing"),
         pytest.param("7 + 5 = 12 ; 12 * 2 = 24 ;", SAID["en"], id="numbers"),
+        pytest.param("Level " * 40, SAID["en"], id="no language is sure"),
+        pytest.param("東京都庁舎建設計画委員会の会議資料を確認した。", None, id="Japanese, mostly Chinese characters"),
         pytest.param(SAID["zh"], "Compute $x^2$.", id="the question says too little"),
         pytest.param(SAID["de"], None, id="no question"),
         pytest.param(SAID["ja"], None, id="no question, two scripts"),
@@ -93,5 +95,5 @@ def test_threads_share_the_identifier():
 
 
 def test_prose_is_what_is_left_without_mathematics_code_and_addresses():
-    text = r"He \(x\) pays \$5 $y$ \[z \\ w\] `c` ```d``` https://e.org/f \frac now. \(open"
+    text = r"He \(x\) pays \$5 now $yy$ \[z \\ w\] `c` ```d``` https://e.org/f \frac. \(open"
     assert [word.text for word in words(prose(text))] == ["He", "pays", "now", "open"]
