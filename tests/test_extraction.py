@@ -2,7 +2,10 @@
 
 import pytest
 
+from distill.judge.equivalence import gold_answer
 from distill.judge.extraction import extract, final_part
+
+NUMBER, EXPRESSION, OPTION, SEVERAL = map(gold_answer, ("12", "x+3", "(C)", "1,2"))
 
 
 @pytest.mark.parametrize(
@@ -29,23 +32,63 @@ from distill.judge.extraction import extract, final_part
         pytest.param("it fell by 10-3", "3", id="a minus between numbers is no sign"),
         pytest.param("it is -3 now", "-3", id="a sign"),
         pytest.param("it costs $1,234.50.", "$1,234.50", id="full stop is not the number's"),
+        pytest.param("最终答案是 12。所以", "12", id="Chinese phrase"),
+        pytest.param("答案为：12", "12", id="Chinese phrase with a colon"),
+        pytest.param(r"\boxed{5}. Wait, the answer is 6.", "5", id="a correction that is not boxed"),
+        pytest.param(r"\boxed{5}. Wait: \boxed{6}", "6", id="a correction that is boxed"),
+        pytest.param(r"\boxed{1}, \boxed{2}", "2", id="several boxes for one number"),
+        pytest.param("**Answer:** 12", "12", id="bold answer"),
+        pytest.param("The answers are 12 and", "12 and", id="plural"),
         pytest.param("no number at all", None, id="nothing"),
         pytest.param(r"\boxed{9", None, id="a box that never closes"),
         pytest.param(r"7 \boxed{}", None, id="an empty box hides the number before it"),
     ],
 )
 def test_of_a_numeric_problem_the_answer_is(text, answer):
-    found = extract(text, numeric=True)
+    found = extract(text, NUMBER)
     assert (found and found.text) == answer
 
 
 def test_without_a_mark_a_symbolic_answer_is_the_whole_short_text():
-    assert extract("x + 3", numeric=False).text == "x + 3"
-    assert extract("prose " * 60, numeric=False) is None
+    assert extract("x + 3", EXPRESSION).text == "x + 3"
+    assert extract("prose " * 60, EXPRESSION) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        pytest.param(r"\boxed{1} and \boxed{2}", "1, 2", id="and"),
+        pytest.param(r"$x=\boxed{1}$ or $x=\boxed{2}$.", "1, 2", id="with their names"),
+        pytest.param(r"\boxed{1}, \boxed{2}, \boxed{3}", "1, 2, 3", id="three"),
+        pytest.param(r"First \boxed{7}. But no: \boxed{1}, \boxed{2}", "1, 2", id="only those joined to the last"),
+        pytest.param(r"\boxed{1,2}", "1,2", id="one box with both"),
+        pytest.param(r"\boxed{\boxed{1}, 2}", r"\boxed{1}, 2", id="a box within a box"),
+        pytest.param(r"\boxed{1} and \boxed{2", None, id="the last never closes"),
+        pytest.param(r"\boxed{1} so \boxed{2}", "2", id="not joined"),
+    ],
+)
+def test_of_a_list_the_boxes_that_are_joined_are_the_answer(text, answer):
+    found = extract(text, SEVERAL)
+    assert (found and found.text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is (B).", "(B)"),
+        ("so it must be (A) or rather (C)", "C"),
+        ("we choose option D here", "D"),
+        ("thinking\nB", "B"),
+        ("A good question. I do not know", None),
+    ],
+)
+def test_of_an_option_the_last_letter_named_as_one_is_the_answer(text, answer):
+    found = extract(text, OPTION)
+    assert (found and found.text) == answer
 
 
 def test_whether_the_answer_was_marked_is_known():
-    marked = {text: extract(text, numeric=True).marked for text in (r"\boxed{3}", "#### 3", "answer is 3", "so 3", "3")}
+    marked = {text: extract(text, NUMBER).marked for text in (r"\boxed{3}", "#### 3", "answer is 3", "so 3", "3")}
     assert list(marked.values()) == [True, True, True, False, False]
 
 
@@ -63,9 +106,10 @@ def test_a_thought_behind_the_answer_is_cut_off_too(text, rest):
     assert final_part(text) == rest
 
 
-HOSTILE = ("1,", "$", "\\boxed{", "answer is ", "1/", "9", "1.", "-", "####")
+HOSTILE = ("1,", "\\boxed{1},", "答案", "(A", "the answer is the ", "$", "\\boxed{", "answer is ", "1/", "9", "1.", "-")
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_extraction_takes_linear_time_on_hostile_text(piece):
-    extract(piece * 50_000, numeric=True)  # a quadratic pattern would take minutes
+    for gold in (NUMBER, EXPRESSION, OPTION, SEVERAL):
+        extract(piece * 50_000, gold)  # a quadratic pattern would take minutes

@@ -1,54 +1,42 @@
-r"""Equivalence: when two answers are the same, decided exactly and without algebra where possible.
+r"""Equivalence: when two answers are the same, decided exactly wherever that is possible.
 
-Numbers are rationals: integers, decimals, fractions in either notation, mixed numbers,
-percentages, thousands separators, a unit behind. Nothing is rounded, so 0.33 is not 1/3
-and 1/2^99 is not 1/2^98. What this cannot decide is left to computer algebra, behind a
-size guard that keeps out expressions whose evaluation could explode.
+Text first, then numbers as rationals, then closed forms, lists, intervals, matrices and
+relations by their parts. Nothing is rounded: 0.33 is not 1/3 and 1/2^99 is not 1/2^98. What
+this cannot decide is left to computer algebra, behind a size guard that keeps out
+expressions whose evaluation could explode.
 """
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
+from distill.judge.algebra.sums import TooLargeError
+from distill.judge.notation import ROW, squeezed
+from distill.judge.numerals import ASSIGNED, Quantity, based, plain_digits, quantity, same_number
+from distill.judge.reading import Group, read
+from distill.judge.shapes import same_shape
 from distill.records import Status
 
-LONGEST_NUMBER = 4000
-"""Characters; Python refuses to read integers much longer."""
 LONGEST_FOR_ALGEBRA = 400
 """Characters of one answer that computer algebra is asked about."""
+DEEPEST_FOR_ALGEBRA = 16
+"""Brackets within brackets: math-verify's parser takes time exponential in some of them."""
+MOST_REMEMBERED = 4096
 
-DROPPED = re.compile(r"\\left|\\right|\\[!,;: ]|~|\\displaystyle|\^\{?\\circ\}?|\\degree|°|\\\$|\$|\\\(|\\\)|\\\[|\\\]")
-TEXT = re.compile(r"\\(?:text|mathrm|mbox|textbf|mathbf|textit|operatorname)\s*\{([^{}]*)\}")
-WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-DECIMAL = re.compile(rf"({WHOLE})?(?:\.(\d*))?")
-SCIENTIFIC = re.compile(r"(?:e|\s*(?:\\times|\\cdot|\*)\s*10\s*\^)\s*\{?\s*([+-]?\d{1,3})\s*\}?", re.IGNORECASE)
-LATEX_FRACTION = re.compile(r"\\frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(-?\d+)\s*\}|(\d))")
-SLASH_FRACTION = re.compile(rf"({WHOLE})\s*/\s*({WHOLE})")
-ASSIGNED = re.compile(r"^[A-Za-z]\s*=\s*")
-UNIT = re.compile(r"[A-Za-z][A-Za-z ./]*[A-Za-z]\.?")
-NOT_A_UNIT = re.compile(
-    r"\b(?:and|base|billion|cubed|dozen|factorial|half|hundred|million|minus|mod|or|over|percent|pi|plus|sqrt|squared"
-    r"|thousand|times|to|trillion)\b",
-    re.IGNORECASE,
-)
-"""Words behind a number that change its value."""
-BASE = re.compile(r"^([0-9A-Za-z]+)_\{?(\d+)\}?$")
+OPTION = re.compile(r"\(?([A-Ja-j])\)?")
+CHOSEN = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Ja-j])\)|([A-J])(?![A-Za-z0-9'])[.):]?)(?:\s.*)?", re.DOTALL)
+WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9' .,:-]*")
+WORDY = re.compile(r"[A-Za-z]{4}|[A-Za-z]{2} [A-Za-z]{2}|\d ?[ap]\.? ?m\b", re.IGNORECASE)
+LEADING = re.compile(r"^(?:the|an?)\s+")
+BRACKET = re.compile(r"[()\[\]{}]")
+DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 EXPLOSIVE = re.compile(
     r"\d{4,}\s*!|[!)}]\s*!"  # 10000! (2n)! 3!!
     r"|\^\s*\{?\s*\(?-?\d{5,}|\^\s*(?:\d+|\{\s*\d+)\s*\^"  # 2^{100000} 9^9^9
     r"|\\(?:sum|prod|int)(?![A-Za-z])"
 )
 """Factorials of large numbers or of expressions, huge exponents, towers, sums and integrals."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A number someone wrote, with what stood behind it."""
-
-    value: Fraction
-    percent: bool = False
-    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,109 +51,155 @@ class Ruling:
     """How a program was kept apart from its checks, when one ran."""
 
 
-def compare(gold: str, said: str) -> Ruling | None:
-    """Exact comparison of normalized answers; None when it takes algebra to decide."""
-    if not gold:
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """A gold answer, taken apart once."""
+
+    text: str
+    """Normalized."""
+    quantity: Quantity | None
+    option: str
+    """The letter when it is an option A to J."""
+    words: str
+    """Its words when it is a text rather than mathematics."""
+    several: bool
+    """A set or list of answers."""
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def gold_answer(text: str) -> Gold:
+    """A normalized gold answer as what it is compared as."""
+    number = quantity(text)
+    option = OPTION.fullmatch(text)
+    letter = option.group(1).upper() if option and (text.startswith("(") or text.isupper()) else ""
+    several = False
+    if number is None:
+        try:
+            answer = read(text)
+            several = answer is not None and isinstance(answer.shape, Group) and answer.shape.brackets in (",", "{}")
+        except TooLargeError:
+            several = False
+    return Gold(text, number, letter, _words(text) if number is None else "", several)
+
+
+def compare(gold: Gold, said: str) -> Ruling | None:
+    """Exact comparison of a gold answer with a normalized one; None when it takes computer algebra to decide."""
+    if not gold.text:
         return Ruling("gold_bad", "the gold answer is empty")
-    if _squeezed(gold) == _squeezed(said):
+    if squeezed(gold.text) == squeezed(said):
         return Ruling("correct")
-    based = _compare_bases(gold, said)
-    if based is not None:
-        return based
-    expected, found = quantity(gold), quantity(said)
-    if expected is None or found is None:
+    if not said:
         return None
-    if not _same_number(expected, found):
-        return Ruling("wrong")
-    if expected.unit and found.unit and expected.unit.rstrip("s") != found.unit.rstrip("s"):
-        return Ruling("undecided", f"same number, units {expected.unit!r} and {found.unit!r}")
-    return Ruling("correct")
+    for decide in (_by_option, _by_base, _by_number, _by_digits, _by_words):
+        ruling = decide(gold, said)
+        if ruling is not None:
+            return ruling
+    try:
+        return _by_shape(gold, said)
+    except TooLargeError as error:
+        return Ruling("undecided", f"{error} could explode when evaluated")
 
 
 def explosive(text: str) -> str | None:
     """Why an answer is not handed to computer algebra, or None when it may be."""
     if len(text) > LONGEST_FOR_ALGEBRA:
         return f"longer than {LONGEST_FOR_ALGEBRA} characters"
+    if _nesting(text) > DEEPEST_FOR_ALGEBRA:
+        return f"nested more than {DEEPEST_FOR_ALGEBRA} deep"
     found = EXPLOSIVE.search(text)
     return f"{found.group()[:40]!r} could explode when evaluated" if found else None
 
 
-def for_algebra(text: str) -> str:
-    """A normalized answer as computer algebra should read it: a number without its unit or percent sign."""
+def asked_of_algebra(gold: Gold, said: str) -> dict[str, str]:
+    """The question for computer algebra, and what it is to say of a side that it cannot read."""
+    unread = {"gold_unread": "undecided" if gold.words or read(gold.text) else "gold_bad"}
+    unread["said_unread"] = "undecided" if read(said) else "unparsed"
+    return {"gold": _for_algebra(gold.text), "said": _for_algebra(said), **unread}
+
+
+def _for_algebra(text: str) -> str:
+    """A normalized answer in LaTeX again: a number without its unit or percent sign."""
     number = quantity(text)
-    return text if number is None else str(number.value)
+    if number is not None:
+        return str(number.value)
+    return DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", "").replace(ROW, r"\\")
 
 
-def normalize(text: str) -> str:
-    """One spelling for spellings that mean the same: spacing, delimiters, text wrappers, signs."""
-    text = text.strip().replace("−", "-").replace("–", "-").replace("{,}", ",").replace("\\%", "%")
-    text = re.sub(r"\\[dtc]frac", r"\\frac", text)
-    text = DROPPED.sub("", TEXT.sub(r" \1", text))
-    return re.sub(r"\s+", " ", text).strip(" *_").removesuffix(".").strip()
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for bracket in BRACKET.findall(text):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
-def quantity(text: str) -> Quantity | None:
-    """The number a normalized text is, or None when it is anything else."""
-    if len(text) > LONGEST_NUMBER:
+def _by_option(gold: Gold, said: str) -> Ruling | None:
+    """One of the letters A to J, with or without what it stands for."""
+    chosen = CHOSEN.fullmatch(said) if gold.option else None
+    if chosen is None:
         return None
-    text = ASSIGNED.sub("", text)
-    sign = -1 if text.startswith("-") else 1
-    text = text[1:].lstrip() if text[:1] in ("-", "+") else text
-    read = _number(text)
-    if read is None:
-        return None
-    value, rest = read
-    percent = rest.startswith("%")
-    rest = rest[1:].strip() if percent else rest.strip()
-    if rest and (not UNIT.fullmatch(rest) or NOT_A_UNIT.search(rest)):
-        return None
-    return Quantity(sign * value, percent, rest.lower().rstrip("."))
+    return Ruling("correct" if gold.option == (chosen.group(1) or chosen.group(2)).upper() else "wrong")
 
 
-def _number(text: str) -> tuple[Fraction, str] | None:
-    """The unsigned number a text begins with, and what stands behind it."""
-    for pattern in (LATEX_FRACTION, SLASH_FRACTION):
-        found = pattern.match(text)
-        if found:
-            return _fraction(found, text)
-    found = DECIMAL.match(text)
-    if found is None or not any(found.groups()):
-        return None
-    whole, decimals = found.group(1) or "0", found.group(2) or ""
-    value, rest = Fraction(int(whole.replace(",", "") + decimals), 10 ** len(decimals)), text[found.end() :]
-    power = SCIENTIFIC.match(rest)
-    if power:
-        return value * Fraction(10) ** int(power.group(1)), rest[power.end() :]
-    mixed = LATEX_FRACTION.match(rest.lstrip()) or (rest.startswith(" ") and SLASH_FRACTION.match(rest.lstrip()))
-    if mixed and not decimals:
-        part = _fraction(mixed, rest.lstrip())
-        return (value + part[0], part[1]) if part and part[0] < 1 else None
-    return value, rest
-
-
-def _fraction(found: re.Match[str], text: str) -> tuple[Fraction, str] | None:
-    top, bottom = (int(number.replace(",", "")) for number in found.groups() if number)
-    return (Fraction(top, bottom), text[found.end() :]) if bottom else None
-
-
-def _same_number(gold: Quantity, said: Quantity) -> bool:
-    """A missing percent sign is forgiven; 25% is also 0.25, but 2500% is no answer to 25."""
-    if gold.value == said.value:
-        return True
-    if gold.percent and not said.percent:
-        return said.value == gold.value / 100
-    return said.percent and not gold.percent and gold.value.denominator != 1 and gold.value == said.value / 100
-
-
-def _compare_bases(gold: str, said: str) -> Ruling | None:
+def _by_base(gold: Gold, said: str) -> Ruling | None:
     """Numerals with a base written behind: digits and base must agree; the base may be left out."""
-    expected, found = BASE.match(_squeezed(gold)), BASE.match(_squeezed(said))
+    expected, found = based(squeezed(gold.text)), based(squeezed(said))
     if expected is None and found is None:
         return None
-    digits = [each.group(1) if each else _squeezed(text) for each, text in ((expected, gold), (found, said))]
-    bases = {each.group(2) for each in (expected, found) if each}
-    return Ruling("correct" if digits[0] == digits[1] and len(bases) == 1 else "wrong")
+    expected, found = (each or (squeezed(text).upper(), "") for each, text in ((expected, gold.text), (found, said)))
+    same_base = expected[1] == found[1] or not (expected[1] and found[1])
+    return Ruling("correct" if expected[0] == found[0] and same_base else "wrong")
 
 
-def _squeezed(text: str) -> str:
-    return text.replace(" ", "")
+def _by_number(gold: Gold, said: str) -> Ruling | None:
+    found = quantity(said) if gold.quantity else None
+    if gold.quantity is None or found is None:
+        return None
+    names = {name.group(1).lower() for name in (ASSIGNED.match(gold.text), ASSIGNED.match(said)) if name}
+    if not same_number(gold.quantity, found) or len(names) > 1:
+        return Ruling("wrong")
+    return _units(gold.quantity.unit, found.unit)
+
+
+def _by_digits(gold: Gold, said: str) -> Ruling | None:
+    """Plain numbers too long to be read as such."""
+    expected = plain_digits(gold.text)
+    found = plain_digits(said) if expected else None
+    if expected is None or found is None:
+        return None
+    return Ruling("correct" if expected == found else "wrong")
+
+
+def _by_words(gold: Gold, said: str) -> Ruling | None:
+    """Names and words, whatever their case and article."""
+    if not gold.words:
+        return None
+    words = _words(said)
+    if words:
+        return Ruling("correct" if words == gold.words else "wrong")
+    mathematics = not any(map(str.isdigit, gold.words)) and (quantity(said) or read(said))
+    return Ruling("wrong", "mathematics for words") if mathematics else None
+
+
+def _by_shape(gold: Gold, said: str) -> Ruling | None:
+    expected, found = read(gold.text), read(said)
+    if expected is None or found is None:
+        return Ruling("wrong", "words") if expected is not None and _words(said) else None
+    same = same_shape(expected.shape, found.shape, up_to_constant=expected.integrated and found.integrated)
+    if same is None:
+        return None
+    return _units(expected.unit, found.unit) if same else Ruling("wrong")
+
+
+def _units(gold: str, said: str) -> Ruling:
+    """The values agree; so must the units, where both are named."""
+    if gold and said and gold != said:
+        return Ruling("undecided", f"same value, units {gold!r} and {said!r}")
+    return Ruling("correct")
+
+
+def _words(text: str) -> str:
+    """The text in lower case when it is words rather than mathematics, else nothing; a date or time is words."""
+    if not WORDS.fullmatch(text) or not WORDY.search(text):
+        return ""
+    return re.sub(r"[^a-z0-9]", "", LEADING.sub("", text.lower()))

@@ -7,6 +7,7 @@ it says so about (`undecided`, `timeout`, `gold_bad`): none of these is `wrong`.
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections import deque
@@ -17,20 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from distill.judge import programs
-from distill.judge.equivalence import Ruling, compare, explosive, for_algebra, normalize, quantity
+from distill.judge.equivalence import Ruling, asked_of_algebra, compare, explosive, gold_answer
 from distill.judge.extraction import extract, final_part
+from distill.judge.notation import normalize
+from distill.judge.numerals import quantity
 from distill.judge.servers import Crew, Kind, LateError
 from distill.problems.families import FAMILIES
 from distill.prompts import split_thought
 from distill.records import Finish, Problem, Trace, Verdict
 from distill.sandbox import WALLED, Sandbox
 
-JUDGE_VERSION = "3"
+JUDGE_VERSION = "4"
 """Raised when the same trace could get another verdict."""
 
-ALGEBRA = Kind("algebra", Path(__file__).with_name("algebra_server.py"), ("-P",), inherit_environment=True)
+ALGEBRA = Kind("algebra", Path(__file__).parent / "algebra" / "server.py", ("-P",), inherit_environment=True)
 GRACE_SECONDS = 5.0
-"""What a program server gets beyond the deadline it keeps itself, before it is killed too."""
+"""What a server gets beyond the deadline it keeps itself, before it is killed too."""
 MOST_REMEMBERED = 50_000
 AHEAD = 512
 """Verdicts `judge_many` may have under way, per worker, beyond the one it waits for."""
@@ -75,17 +78,40 @@ class _Case:
 
 
 class Judge:
-    """Judges traces. Close it, or use it in a `with`, to end its child processes."""
+    """Judges traces. Close it, or use it in a `with`, to end its child processes.
+
+    Any thread may ask, and so may a process it was forked or pickled into: that one starts
+    child processes of its own.
+    """
 
     def __init__(self, *, workers: int = 2, timeout: float = 10.0, sandbox: Sandbox = WALLED) -> None:
         """`workers`: child processes of each kind. `timeout`: wall seconds one program or comparison may take."""
         self.timeout = timeout
         self.workers = workers
-        self._programs = Crew(programs.server(sandbox))
+        self.sandbox = sandbox
+        self._inherited: list[object] = []
+        """What belongs to the process this one was forked from, kept so that nothing here cleans it up."""
+        self._open()
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._programs = Crew(programs.server(self.sandbox))
         self._algebra = Crew(ALGEBRA)
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="judge")
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="judge")
         self._rulings: dict[bytes, Future[Ruling]] = {}
         self._lock = threading.Lock()
+
+    def _own(self) -> None:
+        """After a fork: start anew instead of speaking into the pipes of the parent."""
+        if self._process != os.getpid():
+            self._inherited += [self._programs, self._algebra, self._threads, self._rulings]
+            self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"workers": self.workers, "timeout": self.timeout, "sandbox": self.sandbox}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def __enter__(self) -> "Judge":
         return self
@@ -95,6 +121,7 @@ class Judge:
 
     def close(self) -> None:
         """End the child processes; what was not begun is dropped."""
+        self._own()
         self._threads.shutdown(cancel_futures=True)
         self._programs.close()
         self._algebra.close()
@@ -106,6 +133,7 @@ class Judge:
 
     def prepare(self, problems: Iterable[Problem]) -> None:
         """Raise SandboxUnavailableError now when programs among the problems could not be run later."""
+        self._own()
         if any(problem.tests is not None for problem in problems):
             self._programs.prepare()
 
@@ -128,6 +156,7 @@ class Judge:
 
     def _begin(self, problem: Problem, said: Trace | Said) -> _Case:
         """Decide at once what is cheap; set a server to work on the rest."""
+        self._own()
         if problem.kind == "open":
             return _Case(problem, said, Ruling("undecided", "an open problem has no gold answer"))
         if problem.tests is not None and (bad := programs.unusable(problem.tests)):
@@ -148,20 +177,21 @@ class Judge:
         return self._begin_answer(problem, said, answer)
 
     def _begin_answer(self, problem: Problem, said: Trace | Said, answer: str) -> _Case:
-        gold = normalize(problem.answer or "")
-        found = extract(answer, numeric=quantity(gold) is not None)
+        gold = gold_answer(normalize(problem.answer or ""))
+        found = extract(answer, gold)
         if found is None or (said.finish == "length" and not found.marked):
             return _Case(problem, said, _nothing(said, "no answer found"))
         text = normalize(found.text)
+        if problem.source in FAMILIES and gold.quantity and quantity(text) is None:
+            return _Case(problem, said, Ruling("wrong", "not a number"), found.text)  # 7 + 5 is no answer there
         ruling = compare(gold, text)
-        if ruling is None and problem.source in FAMILIES:
-            ruling = Ruling("wrong", "not a number")  # as all answers of families are: nothing there needs algebra
         if ruling is None:
-            refused = explosive(gold) or explosive(text)
+            refused = explosive(gold.text) or explosive(text)
             ruling = Ruling("undecided", refused) if refused else None
-        question = {"gold": for_algebra(gold), "said": for_algebra(text)}
-        later = ruling or self._asked(self._algebra, question, self.timeout)
-        return _Case(problem, said, later, found.text)
+        if ruling is None:
+            question = asked_of_algebra(gold, text) | {"seconds": self.timeout}
+            return _Case(problem, said, self._asked(self._algebra, question, self.timeout + GRACE_SECONDS), found.text)
+        return _Case(problem, said, ruling, found.text)
 
     def _asked(self, crew: Crew, question: dict[str, Any], seconds: float) -> "Future[Ruling]":
         """The ruling of a server, from memory when the same was asked before."""

@@ -24,6 +24,7 @@ from distill.errors import UserError
 STARTUP_SECONDS = 120.0
 """A server that has not said `ready` by then will not: importing sympy takes 2 s idle, far more under load."""
 READ_BYTES = 1 << 16
+QUESTIONS_PER_SERVER = 20_000
 
 
 class JudgeError(Exception):
@@ -70,6 +71,9 @@ class Server:
             bufsize=0,
         )
         self.buffer = b""
+        self.asked = 0
+        assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
         try:
             ready = self._line(time.monotonic() + STARTUP_SECONDS)
         except (LateError, DiedError) as error:
@@ -93,8 +97,9 @@ class Server:
         """One question. Raises LateError or DiedError, after which the server is gone."""
         assert self.process.stdin is not None
         deadline = time.monotonic() + seconds
+        self.asked += 1
         try:
-            _write_all(self.process.stdin.fileno(), json.dumps(question).encode() + b"\n")
+            _write_all(self.process.stdin.fileno(), json.dumps(question).encode() + b"\n", deadline)
             answer = json.loads(self._line(deadline))
         except BrokenPipeError as error:
             self.close()
@@ -148,6 +153,9 @@ class Crew:
                 answer = server.ask(question, seconds)
             except DiedError:
                 continue
+            if server.asked >= QUESTIONS_PER_SERVER:
+                server.close()  # recycled: whatever piled up in it goes with it
+                return answer
             with self.lock:
                 self.idle.append(server)
             return answer
@@ -176,6 +184,10 @@ class Crew:
         return server
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes, deadline: float) -> None:
+    """Raises LateError when the reader does not keep up until the deadline."""
     while data:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([], [descriptor], [], left)[1]:
+            raise LateError
         data = data[os.write(descriptor, data) :]
