@@ -121,6 +121,32 @@ def trouble(attack: Attack, crew: Crew) -> str:
     return "" if after["status"] == "correct" else f"after it: {after}"
 
 
+def descendants(process: int) -> list[int]:
+    """Every process below one, with it."""
+    found = [process]
+    for each in found:
+        try:
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+        except OSError:
+            continue
+    return found
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process, those below it and all they have reaped took of the processors, in ticks of 10 ms as a rule."""
+    ticks = 0
+    for each in descendants(process):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory_kb(process: int) -> int:
+    """What a process holds in memory, kB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
 def readable_python(user: int) -> str | None:
     """An interpreter that another user can run, of our version or at least 3.11; None when there is none."""
     needed = "import sys, ctypes, json, socket, decimal; sys.exit(sys.version_info < (3, 11))"

@@ -91,6 +91,13 @@ def test_mbpp_is_split_by_task_id_and_tests_the_function_not_the_class(tmp_path:
     assert "\r" not in str(tests[0].solution)
 
 
+def test_mbpps_imports_are_set_up_for_program_and_tests(tmp_path: Path) -> None:
+    write(tmp_path / "mbpp.jsonl", mbpp(11, test_imports=["import math", "import re"]))
+    (problem,) = load_benchmark("mbpp", "test", tmp_path)
+    assert problem.tests is not None
+    assert problem.tests.setup == "import math\nimport re"
+
+
 def test_a_problem_recorded_many_times_is_one_problem(tmp_path: Path) -> None:
     rows = [{"problem_id": 7, "problem": "1+1?", "gold": "2"}, {"problem_id": 7, "problem": None, "gold": "2"}]
     write(tmp_path / "math_cot_samples_qwen.jsonl", *rows, *rows[1:])

@@ -21,6 +21,12 @@ ROWS = [
       "assert f(1) == 2"]}, "wrong"),
     ({"id": "setup", "setup": "import math", "program": "def f(x):\n    return math.sqrt(x)",
       "tests": ["assert f(4) == 2"]}, "correct"),
+    ({"id": "setup for the tests", "setup": "import math", "program": "def f(x):\n    return 2 * x",
+      "tests": ["assert f(1) == math.floor(2.5)"]}, "correct"),
+    ({"id": "prints", "program": "print(sum(map(int, input().split())))",
+      "tests": [{"stdin": "1 2\n", "stdout": "3\n"}, {"stdin": "0 0", "stdout": "0"}]}, "correct"),
+    ({"id": "prints wrong", "program": "print(3)",
+      "tests": [{"stdin": "1 2\n", "stdout": "3\n"}, {"stdin": "0 0", "stdout": "0"}]}, "wrong"),
 ]  # fmt: skip
 
 
@@ -47,6 +53,28 @@ def test_mixed_rows_are_judged_in_order(tmp_path: Path) -> None:
 def test_row_that_is_neither_is_named_before_anything_is_judged(tmp_path: Path, row: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"in\.jsonl:2: .*either gold and prediction, or program and tests"):
         judged(tmp_path, [ROWS[0][0], row])
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+BAD_TESTS = {
+    "mixed": (["assert f(1)", {"stdin": "", "stdout": ""}], "test 1: expected all asserts"),
+    "another key": ([{"stdin": "", "output": ""}], "test 0: expected the keys stdin and stdout, both texts; got "),
+    "a key too many": ([{"stdin": "", "stdout": "", "seconds": 1}], "test 0: expected the keys stdin and stdout"),
+    "a number for a text": ([{"stdin": 1, "stdout": "1"}], "test 0: expected the keys stdin and stdout, both texts"),
+    "a number": ([1], "test 0: expected all asserts"),
+    "an object": ({"stdin": "", "stdout": ""}, "expected `def check"),
+    "source without an entry point": ("def check(candidate): pass", "entry_point: missing"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TESTS)
+def test_malformed_tests_are_one_clear_line_before_anything_is_judged(tmp_path: Path, name: str) -> None:
+    tests, said = BAD_TESTS[name]
+    with pytest.raises(UserError) as refused:
+        judged(tmp_path, [ROWS[0][0], {"id": "x", "program": "def f(x): return x", "tests": tests}])
+    assert str(refused.value).startswith(f"{tmp_path / 'in.jsonl'}:2: ")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -197,6 +197,61 @@ def test_a_program_cannot_choose_to_run_beside_its_checks(judge):
     assert (found.status, found.isolation) == ("wrong", "proxy")
 
 
+SETUPS = {
+    "imports for both": ("import math", "def f(x): return math.floor(x)", "assert f(math.pi) == 3", "proxy"),
+    "a helper for both": (
+        "def half(x): return x / 2",
+        "def f(x): return half(x) + 1",
+        "assert f(4) == half(6)",
+        "proxy",
+    ),
+    "a class for both": (
+        "class P:\n    def __init__(self, x): self.x = x",
+        "def f(p): return p.x",
+        "assert f(P(2)) == 2",
+        "in-process",
+    ),
+    "a stub the program replaces": ("def f(x): pass", "def f(x): return x", "assert f(2) == 2", "proxy"),
+    "before a future import": (
+        "x = 1",
+        "from __future__ import annotations\ndef f(y): return x",
+        "assert f(2) == 1",
+        "proxy",
+    ),
+    "a constant": ("N = 7", "def f(x): return x % N", "assert f(N + 1) == 1", "proxy"),
+}
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_setup_runs_before_program_and_checks(judge, name):
+    setup, code, check, isolation = SETUPS[name]
+    found = verdict(judge, code, Tests(entry_point="f", check=(check,), setup=setup))
+    assert (found.status, found.isolation) == ("correct", isolation), found.why
+
+
+def test_a_program_cannot_replace_what_the_setup_gives_the_checks(judge):
+    tests = Tests(entry_point="f", check=("assert close(f(2), 4)",), setup="def close(a, b): return abs(a - b) < 1e-9")
+    assert verdict(judge, "def close(a, b): return True\ndef f(x): return 5", tests).status == "wrong"
+    assert verdict(judge, "def f(x): return x + x", tests).status == "correct"
+
+
+def test_a_setup_that_does_not_compile_is_the_golds_fault(judge):
+    found = verdict(judge, "def f(x): return 4", WHOLE.model_copy(update={"setup": "import ("}))
+    assert (found.status, "setup does not compile" in found.why) == ("gold_bad", True)
+
+
+def test_a_fence_in_a_text_of_the_program_is_no_fence(judge):
+    whole = 'def f(x):\n    """Double.\n\n    ```\n    f(1)\n    ```\n    """\n    return 2 * x\n'
+    assert verdict(judge, whole, WHOLE).status == "correct"
+    body = DOUBLE.model_copy(update={"prefix": PROMPT})
+    assert verdict(judge, '    """\n    ```\n    x\n    ```\n    """\n    return 2 * x\n', body).status == "correct"
+
+
+def test_a_match_of_a_pattern_is_true_and_has_its_texts(judge):
+    tests = Tests(entry_point="f", check=("assert f('a1')", "assert not f('1')", "assert f('b2').group(1) == '2'"))
+    assert verdict(judge, "import re\ndef f(x): return re.match('[ab](.)', x)", tests).status == "correct"
+
+
 PROMPT = 'def f(x):\n    """Double x."""\n'
 
 
@@ -229,6 +284,21 @@ def test_a_hundred_programs_take_less_than_a_second_of_this_process(judge):
     pairs = [(row, Said(f"return x * 2 + {number} - {number}")) for number in range(100)]
     assert {found.status for found in judge.judge_many(pairs)} == {"correct"}
     assert time.process_time() - begun < 1.0
+
+
+@pytest.mark.data
+def test_mbpps_gold_solutions_pass(data_dir):
+    from distill.problems.benchmarks import load_benchmark
+
+    for name, count in (("mbpp", 974), ("mbpp_sanitized", 427)):
+        rows = [*load_benchmark(name, "train", data_dir), *load_benchmark(name, "test", data_dir)]
+        with Judge(timeout=30.0) as judge:
+            failed = [
+                (row.id, found.why)
+                for row, found in zip(rows, judge.judge_many((row, Said(row.solution)) for row in rows), strict=True)
+                if found.status != "correct"
+            ]
+        assert (len(rows), failed) == (count, [])
 
 
 @pytest.mark.data

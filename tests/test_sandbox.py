@@ -13,7 +13,7 @@ from distill.judge.sandbox import walls
 from distill.judge.servers import Crew, Kind, Server
 from distill.records import Problem
 from distill.sandbox import WALLED, Sandbox
-from tests.arena import NOBODY, arena, ask, readable_python, trouble
+from tests.arena import NOBODY, arena, ask, descendants, memory_kb, readable_python, trouble
 from tests.attacks import CALLED, NEAR, READERS
 
 PROBLEM = Problem(id="p", kind="code", prompt="?", tests=CALLED, source="functions", split="test")
@@ -31,17 +31,6 @@ def altered(change):
     kind = programs.server(WALLED)
     boot = kind.flags[-1].replace("server.main", f"{change}; server.main")
     return dataclasses.replace(kind, flags=(*kind.flags[:-1], boot))
-
-
-def descendants(process):
-    """Every process below one, with it."""
-    found = [process]
-    for each in found:
-        try:
-            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def running(process):
@@ -101,13 +90,8 @@ def test_a_server_does_not_grow():
             for number in range(most):
                 assert judge.judge(PROBLEM, Said(f"{DOUBLE}  # {most} {number}")).status == "correct"
             (server,) = judge._programs.idle
-            grown.append([_memory(each) for each in descendants(server.process.pid)])
+            grown.append([memory_kb(each) for each in descendants(server.process.pid)])
     assert max(after - before for before, after in zip(*grown, strict=True)) < 300, f"kB: {grown}"
-
-
-def _memory(process):
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 @pytest.mark.parametrize("which", [0, -1], ids=["the server", "its nursery"])
