@@ -80,6 +80,8 @@ PAIRS = {
         ("7", r"3 + 2^2", CORRECT),
         ("8", r"2^3", CORRECT),
         ("8", "2**3", CORRECT),
+        ("2^{3^2}", "2^3^2", CORRECT),
+        ("64", "2^3^2", WRONG),
         ("1/8", "2^{-3}", CORRECT),
         ("12", "**12**", CORRECT),
         (r"\lfloor 3.7 \rfloor", "3", CORRECT),

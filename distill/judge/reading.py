@@ -372,7 +372,11 @@ class Reader:
     def _exponent(self) -> Value:
         if self.next in ("-", "+"):
             return self._signed_factor()
-        return self._base()
+        base = self._base()
+        if self.next != "^":
+            return base
+        self._take()  # a tower is worked out from above
+        return forms.power(base, self._exponent())
 
     def _base(self) -> Value:
         token = self._take()

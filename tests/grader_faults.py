@@ -1,0 +1,61 @@
+r"""Faults of other graders, found by their users or measured: what they accept although it is wrong, and the reverse.
+
+Sources: math-verify 0.9.0 (issues 14, 50, 55, 65 and its own suite), Qwen2.5-Math's evaluation,
+prm800k, lm-evaluation-harness (issues 2552, 3438), lighteval and simple-evals.
+"""
+
+FALSE_ACCEPTS = [
+    # (grader, what it does, gold, completion)
+    ("math-verify", "rounds tiny numbers to equal ones", r"\frac{1}{2004!}", r"\boxed{\frac{1}{2006!}}"),
+    ("math-verify", "rounds tiny powers to equal ones", r"\frac{1}{2^{99}}", r"\boxed{\frac{1}{2^{98}}}"),
+    ("math-verify", "rounds floats to six places", "0.0000001", r"\boxed{0.0000004}"),
+    ("math-verify", "reads 1 from either side", r"1-\frac{1}{\mathrm{e}}", r"$1+\frac{1}{\mathrm{e}}$"),
+    ("math-verify", "reads 1 from either side, boxed", r"1-\frac{1}{\mathrm{e}}", r"\boxed{1+\frac{1}{\mathrm{e}}}"),
+    ("math-verify", "drops the base of a numeral", "10101_2", r"\boxed{10101_3}"),
+    ("math-verify", "takes 2500% for 25", "25", r"\boxed{2500\%}"),
+    ("math-verify", "takes the first of two quantities", "4", r"\boxed{4 \text{ hours } 30 \text{ minutes}}"),
+    ("math-verify", "takes the first of two quantities, unboxed", "4", "The answer is 4 hours 30 minutes"),
+    ("math-verify", "takes an answer said only in a thought", "12", r"<think> \boxed{12} </think> I am not sure."),
+    ("math-verify", "takes an answer of a thought that never ends", "12", r"<think> so \boxed{12}"),
+    ("math-verify", "takes a number inside a thought over the answer", "12", "<think> 12 </think> 13"),
+    ("math-verify", "ignores 15 digits behind the point", r"\frac{\pi}{2}", r"\boxed{1.57079632679490}"),
+    ("qwen2.5-math", "takes x/100", "50", r"\boxed{0.5}"),
+    ("qwen2.5-math", "takes 100x", "0.5", r"\boxed{50}"),
+    ("qwen2.5-math", "allows a relative error of 1e-4", "10000", r"\boxed{10001}"),
+    ("qwen2.5-math", "removes brackets", "[1,2]", r"\boxed{(1,2)}"),
+    ("qwen2.5-math", "removes brackets of half-open intervals", "[0,1)", r"\boxed{(0,1]}"),
+    ("qwen2.5-math", "removes braces", r"\{1,2\}", r"\boxed{(1,2)}"),
+    ("qwen2.5-math", "takes the last number of anything", "7", r"\boxed{x^2 + 7}"),
+    ("lm-evaluation-harness", "takes the first of two marked answers", "5", "#### 5\nNo, wait.\n#### 6"),
+    ("lm-evaluation-harness", "drops a final dot and all commas", "123", r"\boxed{1,2,3}"),
+    ("simple-evals", "takes the first answer line", "5", "Answer: 5\nI was wrong.\nAnswer: 6"),
+    ("lighteval", "joins boxes of different attempts", "3", r"\boxed{3} so no: \boxed{4}"),
+    ("several", "rounds a third", r"\frac{1}{3}", r"\boxed{0.333}"),
+    ("several", "takes a decimal for a surd", r"\sqrt{2}", r"\boxed{1.41421356}"),
+    ("several", "takes a cut number", "1234", "The last number is 1234"[:-1]),
+    ("several", "takes one of two solutions", "1,2", r"\boxed{1}"),
+    ("several", "takes too many solutions", "1", r"\boxed{1, 2}"),
+    ("several", "takes a pair in the wrong order", "(1,2)", r"\boxed{(2,1)}"),
+    ("several", "takes the other sign", "-3", r"\boxed{3}"),
+    ("several", "takes another unit", "5 cm", r"\boxed{5 \text{ km}}"),
+    ("several", "takes degrees for radians", r"\frac{\pi}{3}", r"\boxed{60^\circ}"),
+    ("several", "takes an expression for its value at a point", "x", r"\boxed{5}"),
+    ("several", "takes a box that never closes", "12", r"\boxed{12"),
+    ("several", "takes a correction that is not boxed", "6", r"\boxed{5}. Wait, the answer is 6."),
+]
+
+FALSE_REJECTS = [
+    ("math-verify", "trailing dot", "12", r"\boxed{12.}"),
+    ("math-verify", "degree sign", "90", r"\boxed{90°}"),
+    ("math-verify", "thin space between thousands", "70000", r"\boxed{70\,000}"),
+    ("math-verify", "5,000 digits", "7" * 5000, r"\boxed{" + "7" * 5000 + ".0}"),
+    ("math-verify", "half as one character", r"\frac{1}{2}", r"\boxed{½}"),
+    ("math-verify", "square as one character", "x^2", r"\boxed{x²}"),
+    ("math-verify", "root sign", r"\sqrt{2}", r"\boxed{√2}"),
+    ("math-verify", "infinity sign", r"(2,\infty)", r"\boxed{(2,∞)}"),
+    ("math-verify", "fbox", "12", r"\fbox{12}"),
+    ("qwen2.5-math", "grouped thousands", r"10{,}000", r"\boxed{10000}"),
+    ("prm800k", "unreduced fraction", r"\frac{1}{2}", r"\boxed{\frac{2}{4}}"),
+    ("prm800k", "integer written otherwise", "2", r"\boxed{\frac{4}{2}}"),
+    ("lm-evaluation-harness", "answer outside of dollar signs", "12", r"The answer is \boxed{12}."),
+]
