@@ -11,44 +11,37 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from distill.errors import UserError
 from distill.judge import JUDGE_VERSION
 from tests.audit import answers, mutation, pool, programs
+from tests.audit.finding import Finding
 
-BROKEN = ("NOT EXPLAINED", "ACCEPTED", "accepted: ", "misjudged: ", "got through", "SURVIVED", "slow: 1", "differs: Human")
 
-
-def lines(data: Path) -> Iterator[str]:
+def findings(data: Path) -> Iterator[Finding]:
     """Every line of every part, as it comes."""
-    yield f"{datetime.now(UTC):%Y-%m-%d}, judge {JUDGE_VERSION}, Python {platform.python_version()}, {os.cpu_count()} cores"
-    for title, part in (
-        ("answers", lambda: answers.report(data)),
-        ("programs and walls", lambda: programs.report(data)),
-        ("pool", pool.report),
-        ("mutation", mutation.report),
-    ):
-        yield f"\n{title}"
-        yield from part()
+    where = f"Python {platform.python_version()}, {os.cpu_count()} cores"
+    yield Finding(f"{datetime.now(UTC):%Y-%m-%d}, judge {JUDGE_VERSION}, {where}")
+    yield Finding("\nanswers")
+    yield from answers.report(data)
+    yield Finding("\nprograms and walls")
+    yield from programs.report(data)
+    yield Finding("\npool")
+    yield from pool.report()
+    yield Finding("\nmutation")
+    yield from mutation.report()
 
 
 def main() -> None:
     """Print it all."""
-    name = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("DISTILL_DATA", "data")
-    data = Path(name)
+    data = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("DISTILL_DATA", "data"))
     if not data.is_dir():
-        raise UserError(f"{data}: no folder of benchmark files; set DISTILL_DATA or give it as the argument")
-    broken = []
-    for line in lines(data):
-        print(line, flush=True)
-        broken += [line] if any(mark in line for mark in BROKEN) else []
+        sys.exit(f"{data}: no folder of benchmark files; set DISTILL_DATA or give it as the argument")
+    broken = 0
+    for finding in findings(data):
+        print(finding.text if finding.holds else f"{finding.text}   <-- DOES NOT HOLD", flush=True)
+        broken += not finding.holds
     if broken:
-        print(f"\n{len(broken)} claims do not hold", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"\n{broken} claims do not hold")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    main()

@@ -20,6 +20,7 @@ from typing import Any
 
 from distill.judge import Judge, Said
 from distill.records import Problem, Verdict
+from tests.audit.finding import Finding
 from tests.grader_faults import FALSE_ACCEPTS, FALSE_REJECTS
 from tests.test_pool import HOSTILE
 
@@ -34,12 +35,13 @@ KNOWN = {
 """Disagreements that were looked at, and who is right."""
 
 
-def report(data: Path) -> list[str]:
+def report(data: Path) -> Iterator[Finding]:
     """Every line of it."""
-    return [*_labels(data), *_faults(), *_hostile(), *_fuzz(data), *_cost(data)]
+    for part in (_labels(data), _faults(), _hostile(), _fuzz(data), _cost(data)):
+        yield from part
 
 
-def _labels(data: Path) -> Iterator[str]:
+def _labels(data: Path) -> Iterator[Finding]:
     rows = read(data, "gsm8k_model_solutions.jsonl.gz")
     yield from _agreement("GSM8K solutions", [(r["gold"], Said(r["solution"]), r["is_correct"]) for r in rows])
     rows = read(data, "math_cot_samples_qwen.jsonl.gz")
@@ -58,32 +60,33 @@ def _labels(data: Path) -> Iterator[str]:
     yield from _agreement("GSM8K gold in its solution", [(r["final"], Said(r["answer"]), True) for r in rows])
 
 
-def _agreement(what: str, rows: Sequence[tuple[str, Said, bool]]) -> Iterator[str]:
+def _agreement(what: str, rows: Sequence[tuple[str, Said, bool]]) -> Iterator[Finding]:
     verdicts = judged([(gold, said) for gold, said, _ in rows])
     differ = [
         (gold, verdict)
         for (gold, _, label), verdict in zip(rows, verdicts, strict=True)
         if (verdict.status == "correct") != label
     ]
-    yield f"{what}: {len(rows) - len(differ):,}/{len(rows):,} agree with the label; {counts(verdicts)}"
+    yield Finding(f"{what}: {len(rows) - len(differ):,}/{len(rows):,} agree with the label; {counts(verdicts)}")
     for gold, verdict in differ:
-        why = KNOWN.get((gold, verdict.extracted or ""), "NOT EXPLAINED")
-        yield f"  differs: gold {gold!r}, said {verdict.extracted!r}: {verdict.status}; {why}"
+        why = KNOWN.get((gold, verdict.extracted or ""))
+        said = f"  differs: gold {gold!r}, said {verdict.extracted!r}: {verdict.status}"
+        yield Finding(f"{said}; {why or 'not explained'}", holds=why is not None)
 
 
-def _faults() -> Iterator[str]:
+def _faults() -> Iterator[Finding]:
     accepted = [
         verdict.status == "correct" for verdict in judged([(gold, Said(text)) for _, _, gold, text in FALSE_ACCEPTS])
     ]
-    yield f"false accepts of other graders: {sum(accepted)}/{len(accepted)} accepted here"
-    yield from (f"  ACCEPTED: {row}" for row, bad in zip(FALSE_ACCEPTS, accepted, strict=True) if bad)
+    yield Finding(f"false accepts of other graders: {sum(accepted)}/{len(accepted)} accepted here", not any(accepted))
+    yield from (Finding(f"  accepted: {row}", False) for row, bad in zip(FALSE_ACCEPTS, accepted, strict=True) if bad)
     correct = [
         verdict.status == "correct" for verdict in judged([(gold, Said(text)) for _, _, gold, text in FALSE_REJECTS])
     ]
-    yield f"false rejects of other graders: {sum(correct)}/{len(correct)} correct here"
+    yield Finding(f"false rejects of other graders: {sum(correct)}/{len(correct)} correct here", all(correct))
 
 
-def _hostile() -> Iterator[str]:
+def _hostile() -> Iterator[Finding]:
     with Judge() as judge:
         judge.judge(problem(r"\sqrt{3+2\sqrt{2}}"), boxed(r"1+\sqrt{2}"))  # the algebra server starts
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -96,13 +99,12 @@ def _hostile() -> Iterator[str]:
                 asked += 1
                 accepted += [name] if verdict.status == "correct" else []
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    yield (
-        f"hostile mathematics: {asked} questions, slowest {slowest[0]:.2f} s ({slowest[1]}), "
-        f"accepted {accepted or 'none'}, memory grown by {grown:.0f} MB"
-    )
+    said = f"hostile mathematics: {asked} questions, slowest {slowest[0]:.2f} s ({slowest[1]}), "
+    holds = slowest[0] < 2.0 and not accepted and grown < 64
+    yield Finding(f"{said}accepted {accepted or 'none'}, memory grown by {grown:.0f} MB", holds)
 
 
-def _fuzz(data: Path) -> Iterator[str]:
+def _fuzz(data: Path) -> Iterator[Finding]:
     """Real completions cut, doubled, shuffled and sown with the characters graders trip over."""
     rng = random.Random(SEED)
     rows = [(r["gold"], r["response"]) for r in read(data, "math_cot_samples_qwen.jsonl.gz")]
@@ -119,14 +121,15 @@ def _fuzz(data: Path) -> Iterator[str]:
             worst = max(worst, took)
             seen[verdict.status] += 1
             slow += [f"  slow: {took:.2f} s, gold {gold!r}, said {verdict.extracted!r}"] if took > 1.0 else []
-    yield f"fuzzed completions: {FUZZED:,}, no crash, {len(slow)} over 1 s, slowest {worst:.2f} s; {dict(seen)}"
-    yield from slow
+    said = f"fuzzed completions: {FUZZED:,}, no crash, {len(slow)} over 1 s, slowest {worst:.2f} s; {dict(seen)}"
+    yield Finding(said, not slow)
+    yield from map(Finding, slow)
 
 
 def mutated(text: str, rng: random.Random) -> str:
     """A completion after one to four accidents."""
     pieces = ("\\boxed{", "}", "{", "\\frac", "^", "!", "<think>", "</think>", "9" * 50, "\\sqrt", "10^", "\x00",
-              "\ud800", "####", "answer is ", "½", "，", "$", "\\left(", "%", "\\cup", "e", "\\pm ", "°", "_2", "…")  # fmt: skip
+              "\ud800", "####", "answer is ", "½", "，", "$", "\\left(", "%", "e", "\\pm ", "°", "_2", "…")  # fmt: skip
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(text) + 1)
         match rng.randrange(5):
@@ -145,7 +148,7 @@ def mutated(text: str, rng: random.Random) -> str:
     return text
 
 
-def _cost(data: Path) -> Iterator[str]:
+def _cost(data: Path) -> Iterator[Finding]:
     from math_verify import parse, verify
 
     gsm8k = [(r["gold"], r["solution"]) for r in read(data, "gsm8k_model_solutions.jsonl.gz")]
@@ -172,13 +175,15 @@ def _cost(data: Path) -> Iterator[str]:
         ]
         peer = cpu() - begun
         same = sum((verdict.status == "correct") == found for verdict, found in zip(verdicts, theirs, strict=True))
-        yield (
+        yield Finding(
             f"{what}: {len(pairs) / ours:,.0f}/CPU-s here, {len(pairs) / peer:,.0f}/CPU-s math-verify: "
-            f"{peer / ours:.1f} times; {same:,}/{len(pairs):,} the same verdict"
+            f"{peer / ours:.1f} times; {same:,}/{len(pairs):,} the same verdict",
+            holds=peer >= 4 * ours,
         )
         for (gold, _), verdict, found in zip(pairs, verdicts, theirs, strict=True):
             if (verdict.status == "correct") != found:
-                yield f"  differs: gold {gold!r}, said {verdict.extracted!r}: {verdict.status}, math-verify {found}"
+                said = f"  differs: gold {gold!r}, said {verdict.extracted!r}: {verdict.status}"
+                yield Finding(f"{said}, math-verify {found}")
 
 
 def cpu() -> float:
@@ -219,5 +224,5 @@ def read(data: Path, name: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    for said in report(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ["DISTILL_DATA"])):
-        print(said, flush=True)
+    for finding in report(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ["DISTILL_DATA"])):
+        print(finding.text, flush=True)

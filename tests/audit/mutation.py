@@ -16,6 +16,7 @@ from types import ModuleType
 
 from tests import test_equivalence
 from tests.answer_pairs import PAIRS
+from tests.audit.finding import Finding
 
 ORDER = ("algebra.sums", "algebra.bounds", "algebra.forms", "notation", "numerals", "reading", "shapes", "equivalence")
 """Modules of `distill.judge` that decide equivalence, each before those that import it."""
@@ -66,23 +67,22 @@ SAME = {
 """Comparisons of which a change may survive, and why it changes no verdict."""
 
 
-def report() -> list[str]:
+def report() -> Iterator[Finding]:
     """One line a survivor, and how many were killed."""
-    survivors: list[str] = []
-    excused: list[str] = []
-    count = 0
+    killed = excused = survived = 0
     for name in ORDER:
         module = importlib.import_module(f"distill.judge.{name}")
         path = Path(str(module.__file__))
         for tree, old, where in mutants(path.read_text(encoding="utf-8")):
-            count += 1
-            if survives(name, compile(tree, str(path), "exec")):
-                reason = SAME.get((name, old))
-                line = f"{name.replace('.', '/')}.py:{where}"
-                (excused if reason else survivors).append(f"{reason or 'SURVIVED'}: {line}")
-    killed = count - len(survivors) - len(excused)
-    summary = f"{killed} of {count} changed comparisons break a pair of answers, {len(excused)} change no verdict"
-    return [*excused, *survivors, f"{summary}, {len(survivors)} survive"]
+            if not survives(name, compile(tree, str(path), "exec")):
+                killed += 1
+                continue
+            reason = SAME.get((name, old))
+            excused, survived = excused + (reason is not None), survived + (reason is None)
+            line = f"  {reason or 'survived'}: {name.replace('.', '/')}.py:{where}"
+            yield Finding(line, holds=reason is not None)
+    said = f"{killed} of {killed + excused + survived} changed comparisons break a pair of answers"
+    yield Finding(f"{said}, {excused} change no verdict, {survived} survive", survived == 0)
 
 
 def mutants(source: str) -> Iterator[tuple[ast.Module, str, str]]:
@@ -120,27 +120,24 @@ def survives(name: str, code: object) -> bool:
 
 
 def differences(name: str, code: object) -> list[str]:
-    """Pairs that are judged otherwise when module `name` is made of `code`."""
+    """The first pair that is judged otherwise when module `name` is made of `code`."""
     for each in ORDER:
         module: ModuleType = sys.modules[f"distill.judge.{each}"]
         source = Path(str(module.__file__)).read_text(encoding="utf-8")
         exec(code if each == name else compile(source, str(module.__file__), "exec"), module.__dict__)  # type: ignore[arg-type]
     judged = sys.modules["distill.judge.equivalence"]
     notation = sys.modules["distill.judge.notation"]
-    found = []
     for rows in PAIRS.values():
         for gold, said, status in rows:
             ruling = judged.compare(judged.gold_answer(notation.normalize(gold)), notation.normalize(said))
             if (ruling.status if ruling else None) != status:
-                found.append(f"{gold} | {said}")
-                return found
+                return [f"{gold} | {said}"]
     for title, test in vars(test_equivalence).items():
         if title.startswith("test_") and not hasattr(test, "pytestmark") and not hasattr(test, "hypothesis"):
             test()
-    return found
+    return []
 
 
 if __name__ == "__main__":
-    lines = report()
-    print("\n".join(lines))
-    sys.exit(not lines[-1].endswith(", 0 survive"))
+    for finding in report():
+        print(finding.text)

@@ -11,9 +11,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.attacks import EXHAUSTIONS, FORGERIES
+from tests.audit.finding import Finding
 from tests.test_pool import HOSTILE
 
 GOOD, BAD = 100_000, 1_000
@@ -23,7 +25,7 @@ SEED = 20261124
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n"
 
 
-def report() -> list[str]:
+def report() -> Iterator[Finding]:
     """The lines of it."""
     rng = random.Random(SEED)
     rows = [good(number, rng) for number in range(GOOD)] + [hostile(number, rng) for number in range(1, BAD + 1)]
@@ -42,14 +44,12 @@ def report() -> list[str]:
     misjudged = [row["id"] for (row, want), verdict in pairs if want and verdict["status"] != want]
     accepted = [row["id"] for (row, want), verdict in pairs if not want and verdict["status"] == "correct"]
     ends = Counter(verdict["status"] for (_, want), verdict in pairs if not want)
-    return [
-        f"{len(rows):,} rows, {BAD:,} of them hostile: {len(verdicts):,} verdicts in {seconds:.0f} s, "
-        f"{moved} out of place, {len(misjudged)} good rows misjudged, {len(accepted)} hostile ones accepted; hostile: {dict(ends)}",
-        *(f"  misjudged: {name}" for name in misjudged[:20]),
-        *(f"  accepted: {name}" for name in accepted[:20]),
-        f"  left behind: {left or 'nothing'}",
-        *(f"  {line}" for line in printed.splitlines()),
-    ]
+    said = f"{len(rows):,} rows, {BAD:,} of them hostile: {len(verdicts):,} verdicts in {seconds:.0f} s"
+    yield Finding(f"{said}, {moved} out of place; hostile: {dict(ends)}", moved == 0)
+    yield Finding(f"good rows misjudged: {misjudged[:20] or 'none'}", not misjudged)
+    yield Finding(f"hostile rows accepted: {accepted[:20] or 'none'}", not accepted)
+    yield Finding(f"left behind: {left or 'nothing'}", not left)
+    yield from (Finding(f"  {line}") for line in printed.splitlines())
 
 
 def good(number: int, rng: random.Random) -> tuple[dict[str, object], str]:
@@ -80,4 +80,5 @@ def hostile(number: int, rng: random.Random) -> tuple[dict[str, object], None]:
 
 
 if __name__ == "__main__":
-    print("\n".join(report()))
+    for finding in report():
+        print(finding.text)
