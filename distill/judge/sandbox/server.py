@@ -12,6 +12,7 @@ a program that is called count for nothing. Checks that cannot use the wire run 
 import gc
 import json
 import os
+import platform
 import select
 import signal
 import socket
@@ -55,6 +56,7 @@ def put_up() -> int:
     """Put up the walls and try them; the version of Landlock. Raises UnavailableError naming what is missing."""
     version = walls.confine_files()
     walls.drop_capabilities()
+    walls.filter_program(platform.machine())
     inlet, outlet = os.pipe()
     child = os.fork()
     if child == 0:

@@ -17,6 +17,7 @@ import signal
 import struct
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 SECCOMP_MODE_FILTER = 2
@@ -162,10 +163,7 @@ def drop_capabilities() -> None:
 
 def confine_calls() -> None:
     """From now on only the system calls of a program that computes. Raises UnavailableError without seccomp."""
-    calls = MACHINES.get(platform.machine())
-    if calls is None or sys.byteorder != "little":
-        raise UnavailableError(f"a list of system calls for {platform.machine()}")
-    program = filter_program(calls)
+    program = filter_program(platform.machine())
     steps = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(steps))
     _prctl(PR_SET_NO_NEW_PRIVS, 1, missing="no_new_privs")
@@ -196,8 +194,15 @@ def readable() -> list[str]:
     return [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder)]
 
 
-def filter_program(calls: Calls) -> bytes:
-    """The filter in classic BPF: what is not listed fails with EPERM, foreign architectures die."""
+@lru_cache(maxsize=1)
+def filter_program(machine: str) -> bytes:
+    """The filter in classic BPF: what is not listed fails with EPERM, foreign architectures die.
+
+    The server has it made before it forks, so that its children need not. Raises UnavailableError without a list.
+    """
+    calls = MACHINES.get(machine)
+    if calls is None or sys.byteorder != "little":
+        raise UnavailableError(f"a list of system calls for {machine}")
     steps = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, calls.audit), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
     if calls.x32:
         steps += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, KILL)]
@@ -218,6 +223,7 @@ def filter_program(calls: Calls) -> bytes:
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 
+@lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
