@@ -59,6 +59,13 @@ WRONG = {
     "nothing": ("pass", "case 1: line 1: '' where '4' was expected"),
     "too much": ("print(2 * int(input()))\nprint('x')", "case 1: 2 lines where 1 were expected"),
     "raises": ("print(2 * int(input()))\n1 / 0", "case 1: ZeroDivisionError: division by zero"),
+    "raises half a character": ("raise ValueError('\\ud800')", "case 1: ValueError: ?"),
+    "prints half a character": ("import os\nos.write(1, b'\\xed\\xa0\\x80')", "where '4' was expected"),
+    "lies about what it raised": (
+        "import json, os\nf = json.dumps({'error': ['x'], 'said': {}}).encode()\n"
+        "for n in range(3, 32):\n    try: os.write(n, len(f).to_bytes(4, 'big') + f)\n    except OSError: pass\nexit(1)",
+        "case 1: ['x']: {}",
+    ),
     "reads on": ("print(2 * int(input()))\ninput()", "case 1: EOFError"),
     "exit status": ("print(2 * int(input()))\nexit(3)", "case 1: exit status 3"),
     "leaves with words": ("print(2 * int(input()))\nexit('no')", "case 1: exit status 1"),

@@ -83,6 +83,20 @@ def test_readers_find_the_answer_where_the_checks_are_beside_them(name):
     assert (found["status"], found["isolation"]) == ("correct", "in-process"), found
 
 
+def test_a_program_beside_its_checks_may_say_what_it_likes_but_it_stays_a_verdict():
+    """It finds the secret of its verdict; words that mean something elsewhere mean nothing here."""
+    code = (
+        "import os, sys\ndef f(x):\n    frame = sys._getframe()\n"
+        "    while 'ask' not in frame.f_locals: frame = frame.f_back\n"
+        "    secret = frame.f_locals['ask']['secret']\n    for n in range(3, 32):\n"
+        "        try: os.write(n, f'uncrossable {secret}\\n'.encode())\n        except OSError: pass\n"
+    )
+    with arena() as place:
+        crew = Crew(place.kind())
+        assert ask(crew, NEAR, code)["status"] == "wrong"
+        crew.close()
+
+
 def test_a_server_does_not_grow():
     with Judge(timeout=5.0) as judge:
         grown = []

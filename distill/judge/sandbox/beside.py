@@ -10,7 +10,6 @@ from typing import Any
 
 from . import wire
 
-UNCROSSABLE = "uncrossable"
 MOST_REPORTED = 300
 """Characters of an error message passed on."""
 PLAIN = (bool, int, float, complex, str, bytes, type(None))

@@ -106,7 +106,8 @@ def _failure(frame: bytes) -> str:
     """What the child said it raised: its own words, which decide nothing."""
     try:
         said = wire.parse(frame[wire.HEADER :])
-        return f"{said['error']}: {said['said']}".replace("\n", " ")[:300]
+        words = f"{said['error']}: {said['said']}".replace("\n", " ")[:300]
+        return words.encode("utf-8", "replace").decode()
     except (wire.WireError, KeyError):
         return ""
 

@@ -23,6 +23,7 @@ from typing import Any
 from . import beside, exchanges, namespaces, nursery, proxy, selftest, walls, wire
 from .nursery import End, Nursery
 
+UNCROSSABLE = "uncrossable"
 MOST_HEARD = 4096
 
 
@@ -83,13 +84,13 @@ def run(ask: dict[str, Any], young: Nursery, *, walled: bool) -> dict[str, str]:
         return {**exchanges.run(ask, young), "isolation": "proxy" if walled else "none"}
     if ask["calls"] is not None:
         answer = run_apart(ask, young, walled=walled)
-        if answer["status"] != beside.UNCROSSABLE:
+        if answer is not None:
             return {**answer, "isolation": "proxy" if walled else "none"}
     return {**run_beside(ask, young), "isolation": "in-process" if walled else "none"}
 
 
-def run_apart(ask: dict[str, Any], young: Nursery, *, walled: bool) -> dict[str, str]:
-    """Checks in a child of this process, the program in one of the nursery's."""
+def run_apart(ask: dict[str, Any], young: Nursery, *, walled: bool) -> dict[str, str] | None:
+    """Checks in a child of this process, the program in one of the nursery's. None when the wire cannot carry it."""
     secret = os.urandom(16).hex()
     inlet, outlet = os.pipe()
     near, far = socket.socketpair()
@@ -102,7 +103,10 @@ def run_apart(ask: dict[str, Any], young: Nursery, *, walled: bool) -> dict[str,
     near.close()
     said = listen(inlet, time.monotonic() + ask["wall_seconds"])
     os.close(inlet)
-    return _verdict(ask, secret, said, [nursery.end(child), young.end()])
+    ends = [nursery.end(child), young.end()]
+    if said == f"{UNCROSSABLE} {secret}":
+        return None
+    return _verdict(ask, secret, said, ends)
 
 
 def run_beside(ask: dict[str, Any], young: Nursery) -> dict[str, str]:
@@ -146,7 +150,7 @@ def _check(ask: dict[str, Any], secret: str, outlet: int, line: int, *, walled: 
         proxy.run_checks(ask, line)
         said = beside.passed(secret)
     except proxy.UncrossableError:
-        said = f"{beside.UNCROSSABLE} {secret}"
+        said = f"{UNCROSSABLE} {secret}"
     except BaseException as error:  # noqa: BLE001 - a check may raise anything, and the program make it
         said = beside.failed(error)
     beside.report(outlet, said)
@@ -155,8 +159,6 @@ def _check(ask: dict[str, Any], secret: str, outlet: int, line: int, *, walled: 
 def _verdict(ask: dict[str, Any], secret: str, said: str | None, ends: list[End]) -> dict[str, str]:
     if said == beside.passed(secret):
         return {"status": "correct", "why": ""}
-    if said == f"{beside.UNCROSSABLE} {secret}":
-        return {"status": beside.UNCROSSABLE, "why": ""}
     late = any(each.cpu_seconds >= ask["cpu_seconds"] or each.signal == signal.SIGXCPU for each in ends)
     if said is None or late:
         limit = f"{ask['cpu_seconds']} CPU s or {ask['wall_seconds']} s"
