@@ -63,7 +63,8 @@ WRONG = {
     "prints half a character": ("import os\nos.write(1, b'\\xed\\xa0\\x80')", "where '4' was expected"),
     "lies about what it raised": (
         "import json, os\nf = json.dumps({'error': ['x'], 'said': {}}).encode()\n"
-        "for n in range(3, 32):\n    try: os.write(n, len(f).to_bytes(4, 'big') + f)\n    except OSError: pass\nexit(1)",
+        "for n in range(3, 32):\n    try: os.write(n, len(f).to_bytes(4, 'big') + f)\n    except OSError: pass\n"
+        "exit(1)",
         "case 1: ['x']: {}",
     ),
     "reads on": ("print(2 * int(input()))\ninput()", "case 1: EOFError"),
@@ -71,6 +72,7 @@ WRONG = {
     "leaves with words": ("print(2 * int(input()))\nexit('no')", "case 1: exit status 1"),
     "dies": ("import ctypes\nctypes.string_at(0)", "case 1: ended by SIGSEGV"),
     "does not compile": ("print(", "case 1: SyntaxError"),
+    "is too large": (f"print(2 * int(input())){' ' * (9 << 20)}#", "case 1: exit status 1"),
     "floods": ("while True: print('x' * 99)", "case 1: more than "),
 }
 

@@ -121,8 +121,10 @@ def _talk(ask: dict[str, Any], stdin: bytes, nursery: Nursery, most: int, deadli
     far.close()
     os.close(child_in)
     os.close(child_out)
-    with suppress(OSError):  # it is gone already, which its end tells
+    try:
         wire.send(near.fileno(), {"setup": ask["setup"], "program": ask["program"]})
+    except wire.WireError:  # too large a program; its child waits for it in vain and says so by its exit status
+        near.shutdown(socket.SHUT_WR)
     heard = {ours_out: bytearray(), near.fileno(): bytearray()}
     late = _pump(stdin, ours_in, heard, {ours_out: most, near.fileno(): MOST_SAID}, deadline)
     end = nursery.end()

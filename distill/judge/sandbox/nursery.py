@@ -130,8 +130,8 @@ def _live(order: dict[str, Any], descriptors: list[int], *, walled: bool) -> Non
             beside.run(line)
         else:
             os._exit(_exchange(line))
-    finally:  # nothing else this process says or leaves behind counts
-        os._exit(0)
+    finally:  # only a program that reads and prints gets here by a failure; of the others the status does not count
+        os._exit(1)
 
 
 def _exchange(line: int) -> int:
