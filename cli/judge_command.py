@@ -33,7 +33,7 @@ def judge(
     check(candidate)` source with entry_point, or a list of assert statements, or a list of {stdin, stdout}.
 
     --style adds `style` to every row: format, readability, language, repetition and reflection, each a score in [0, 1]
-    and a reason where it is below 1; of programs format and repetition. Optional key: question, for the language.
+    and a reason where it is below 1; of programs repetition. Optional key: question, for the language.
     """
     from distill.judge.file import judge_file
     from distill.progress import Progress

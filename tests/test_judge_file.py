@@ -109,7 +109,7 @@ def test_style_is_added_where_it_is_asked_for(tmp_path: Path) -> None:
     assert tuple(answer) == LOOKS
     assert "not in de" in answer["language"].reason
     assert "left open" in answer["readability"].reason
-    assert tuple(program or ()) == ("format", "repetition")
+    assert tuple(program or ()) == ("repetition",)
 
 
 def test_the_summary_gives_the_mean_of_each_look(tmp_path: Path) -> None:

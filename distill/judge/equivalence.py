@@ -12,9 +12,10 @@ from functools import lru_cache
 from typing import Literal
 
 from distill.judge.algebra.sums import TooLargeError
+from distill.judge.answers import Group
 from distill.judge.notation import ROW, squeezed
 from distill.judge.numerals import ASSIGNED, Quantity, based, plain_digits, quantity, same_number
-from distill.judge.reading import Group, read
+from distill.judge.reading import read
 from distill.judge.shapes import same_shape
 from distill.records import Status
 

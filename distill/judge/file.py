@@ -77,11 +77,11 @@ class JudgeRow(Record):
         return problem, Said(self.program or "", self.finish, self.think_open)
 
     def style(self) -> "dict[Look, RowStyle]":
-        """How it is said. A program is no prose: of it, format and repetition alone."""
+        """How it is said. A program is no prose and has no thought: of it, repetition alone."""
         text = self.prediction if self.program is None else self.program
         found = styles(text or "", self.finish, think_open=self.think_open, question=self.question)
-        looks = LOOKS if self.program is None else ("format", "repetition")
-        return {look: RowStyle(score=found[look].score, reason=found[look].reason) for look in looks}
+        looks = LOOKS if self.program is None else ("repetition",)
+        return {look: RowStyle(score=round(found[look].score, 4), reason=found[look].reason) for look in looks}
 
 
 class RowStyle(Record):

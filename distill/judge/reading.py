@@ -1,99 +1,35 @@
 r"""Reading: a normalized answer as data: values, lists, brackets, matrices, relations.
 
-A recursive descent over LaTeX and plain notation. All of the text must be read: a piece of
-it is not an answer. What it does not know (integrals, sums, prose) is `UnreadableError`, and
-computer algebra may try. Brackets keep their kind, so an interval, a pair and a set differ.
+All of the text must be read: a piece of it is not an answer. What cannot be read is left to
+computer algebra. Brackets keep their kind, so an interval, a pair and a set differ.
 """
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
-from typing import NoReturn
 
 from distill.judge.algebra import forms
-from distill.judge.algebra.sums import DEGREE, EULER, IMAGINARY, PI, NoValueError, Value
+from distill.judge.algebra.sums import NoValueError, Value
+from distill.judge.answers import REALS, Answer, Group, Infinity, Matrix, Relation, Shape, Union
+from distill.judge.expression import (
+    CLOSING,
+    FUNCTIONS,
+    GREEK,
+    JOINING,
+    OPENING,
+    RELATIONS,
+    Expressions,
+    UnreadableError,
+)
 from distill.judge.notation import ROW
 from distill.judge.numerals import is_unit, unit_name
 
 LONGEST = 600
 """Characters read; longer answers are compared as text only."""
-DEEPEST = 40
 MOST_REMEMBERED = 4096
 
-TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\.|[A-Za-z]+|\S)", re.DOTALL)
-NUMBER = re.compile(r"\d*\.?\d+")
-FUNCTIONS = frozenset(
-    ["sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "log", "ln", "lg", "exp"]
-)
-INVERSES = {"sin": "asin", "cos": "acos", "tan": "atan"}
-GREEK = frozenset(
-    ["alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "nu", "rho", "sigma", "tau", "phi", "omega"]
-)
-CONSTANTS = {"pi": forms.atom(PI), "e": forms.atom(EULER), "i": forms.atom(IMAGINARY)}
-RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\approx": "~", "\\in": "in"}
-OPENING, CLOSING = ("(", "[", "\\{"), (")", "]", "\\}")
 MATRICES = frozenset(["pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix"])
-JOINING = frozenset([",", ";", "and", "or", "\\and", "\\or"])
 TRAILING_UNIT = re.compile(r"(?:(?<=[\d})°])\s*|(?<=[A-Za-z])\s+)([A-Za-z][A-Za-z ./]*(?:\s?\^\s?\{?\s?[23]\s?\}?)?)$")
 CONSTANT_OF_INTEGRATION = re.compile(r"\s*\+\s*(?:C|c|constant)$")
-
-
-class UnreadableError(Exception):
-    """Not all of the text is mathematics that is known here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Infinity:
-    """Plus or minus infinity, where an end or a lone answer may be."""
-
-    sign: int
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Several answers between brackets: `()`, `[)`, `{}`, or `,` for a bare list."""
-
-    brackets: str
-    items: tuple["Shape", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """Sets joined."""
-
-    parts: tuple["Shape", ...]
-    removed: tuple["Shape", ...] = ()
-    """Points taken out of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Rows of values."""
-
-    rows: tuple[tuple[Value, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A chain such as 0 < x <= 1, or an equation."""
-
-    sides: tuple["Shape", ...]
-    signs: tuple[str, ...]
-
-
-Shape = Value | Infinity | Group | Union | Matrix | Relation
-REALS = Group("()", (Infinity(-1), Infinity(1)))
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was read, with what stood behind it."""
-
-    shape: Shape
-    unit: str = ""
-    integrated: bool = False
-    """Ends in `+ C`."""
 
 
 @lru_cache(maxsize=MOST_REMEMBERED)
@@ -123,17 +59,8 @@ def _unit_behind(text: str) -> str:
     return words if known and len(words) > 1 and is_unit(f" {words}") else ""
 
 
-class Reader:
-    """One pass over the tokens of one text."""
-
-    def __init__(self, text: str, sign: int) -> None:
-        """`sign`: what `\\pm` stands for in this pass."""
-        self.tokens: list[str] = TOKEN.findall(text)
-        self.text, self.place, self.depth, self.sign = text, 0, 0, sign
-        self.applied = 0
-        """Functions around the place: only there is a degree a number, elsewhere it is a unit."""
-        self.split = False
-        """Whether `\\pm` was met."""
+class Reader(Expressions):
+    """Shapes around values."""
 
     def whole(self) -> Shape:
         """All of the text as one shape."""
@@ -149,27 +76,6 @@ class Reader:
         if not self.split or self.sign == -1:
             return shape
         return _both(shape, Reader(self.text, -1).whole())
-
-    @property
-    def next(self) -> str:
-        """The token ahead, or nothing at the end."""
-        return self.tokens[self.place] if self.place < len(self.tokens) else ""
-
-    def fail(self) -> NoReturn:
-        """Give up on the text."""
-        raise UnreadableError(self.next)
-
-    def _take(self, *expected: str) -> str:
-        token = self.next
-        if not token or (expected and token not in expected):
-            self.fail()
-        self.place += 1
-        return token
-
-    def _take_joining(self) -> None:
-        first = self._take()
-        if first in (",", ";") and self.next in ("and", "or"):
-            self._take()
 
     def _item(self) -> Shape:
         """A chain of sides, often just one."""
@@ -257,238 +163,10 @@ class Reader:
             self.fail()
         return Matrix(tuple(rows))
 
-    def _braces_text(self) -> str:
-        self._take("{")
-        name = self._take()
-        self._take("}")
-        return name
-
-    def _deeper(self) -> None:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            self.fail()
-
-    def value(self) -> Value:
-        """Terms joined by signs."""
-        self._deeper()
-        total = self._term()
-        while self.next in ("+", "-", "\\pm", "\\mp"):
-            total = forms.add(total, self._term())
-        self.depth -= 1
-        return total
-
-    def _sign(self) -> int:
-        sign = 1
-        while self.next in ("+", "-", "\\pm", "\\mp"):
-            token = self._take()
-            if token in ("\\pm", "\\mp"):
-                self.split = True
-                sign *= self.sign if token == "\\pm" else -self.sign
-            elif token == "-":
-                sign = -sign
-        return sign
-
-    def _term(self) -> Value:
-        """Factors side by side, or joined by a product sign or a slash."""
-        sign = self._sign()
-        product = self._factor()
-        while True:
-            if self.next in ("\\cdot", "*", "/", "\\div", ":"):
-                divided = self._take() not in ("\\cdot", "*")
-                factor = self._factor() if self.next not in ("+", "-") else self._signed_factor()
-                product = forms.divide(product, factor) if divided else forms.multiply(product, factor)
-            elif self._starts_factor():
-                product = forms.multiply(product, self._factor())
-            else:
-                return forms.negative(product) if sign == -1 else product
-
-    def _signed_factor(self) -> Value:
-        sign = self._sign()
-        factor = self._factor()
-        return forms.negative(factor) if sign == -1 else factor
-
-    def _starts_factor(self) -> bool:
-        token = self.next
-        if not token or token in JOINING or token in RELATIONS or token in CLOSING:
-            return False
-        if NUMBER.fullmatch(token):
-            return self.tokens[self.place - 1] in (")", "}", "]", "!") or self.fail()
-        return (
-            token[0].isalpha()
-            or token in ("(", "[", "{")
-            or (
-                token[0] == "\\"
-                and token[1:].isalpha()
-                and (
-                    token
-                    not in (
-                        "\\cup",
-                        "\\setminus",
-                        "\\backslash",
-                        "\\end",
-                        "\\pm",
-                        "\\mp",
-                        "\\vert",
-                        "\\rfloor",
-                        "\\rceil",
-                    )
-                )
-            )
-        )
-
-    def _factor(self) -> Value:
-        """A base with its exponent, factorial, degree or percent sign."""
-        mixed = self._mixed()
-        if mixed is not None:
-            return mixed
-        base = self._base()
-        while True:
-            if self.next == "^":
-                self._take()
-                base = forms.power(base, self._exponent())
-            elif self.next == "!":
-                self._take()
-                base = forms.factorial(base)
-            elif self.next == "°":
-                self._take()
-                base = forms.multiply(base, forms.atom(DEGREE)) if self.applied else base
-            elif self.next == "%":
-                self._take()
-                base = forms.divide(base, forms.rational(100))
-            else:
-                return base
-
-    def _mixed(self) -> Value | None:
-        """A whole number with a fraction less than one written behind it: 1 1/2, as a mixed number."""
-        ahead = self.tokens[self.place : self.place + 8]
-        if len(ahead) < 8 or ahead[1:3] != ["\\frac", "{"] or (ahead[4], ahead[5], ahead[7]) != ("}", "{", "}"):
-            return None
-        whole, top, bottom = ahead[0], ahead[3], ahead[6]
-        if not (whole.isdecimal() and top.isdecimal() and bottom.isdecimal()) or int(top) >= int(bottom):
-            return None
-        self.place += 8
-        return forms.rational(int(whole) + Fraction(int(top), int(bottom)))
-
-    def _exponent(self) -> Value:
-        if self.next in ("-", "+"):
-            return self._signed_factor()
-        base = self._base()
-        if self.next != "^":
-            return base
-        self._take()  # a tower is worked out from above
-        return forms.power(base, self._exponent())
-
-    def _base(self) -> Value:
-        token = self._take()
-        if NUMBER.fullmatch(token):
-            return forms.rational(Fraction(token))
-        if token in ("(", "[", "{"):
-            inside = self.value()
-            self._take({"(": ")", "[": "]", "{": "}"}[token])
-            return inside
-        if token in ("|", "\\vert"):
-            inside = self.value()
-            self._take(token)
-            return forms.function("abs", inside)
-        name = token.removeprefix("\\")
-        if token in ("\\lfloor", "\\lceil"):
-            inside = self.value()
-            self._take("\\r" + token[2:])
-            return forms.function({"\\lfloor": "floor", "\\lceil": "ceil"}[token], inside)
-        if token == "\\frac":
-            return forms.divide(self._argument(), self._argument())
-        if token == "\\binom":
-            return forms.binomial(self._argument(), self._argument())
-        if name == "sqrt":
-            return self._root()
-        if name in FUNCTIONS:
-            return self._function(name)
-        if name == "pi":
-            return CONSTANTS["pi"]
-        return self._unknown(token)
-
-    def _argument(self) -> Value:
-        """What a command takes: braces, or one sign."""
-        if self.next.isdecimal() and len(self.next) > 1:
-            self.fail()
-        return self._base()
-
-    def _root(self) -> Value:
-        index = 2
-        if self.next == "[":
+    def _take_joining(self) -> None:
+        first = self._take()
+        if first in (",", ";") and self.next in ("and", "or"):
             self._take()
-            token = self._take()
-            if not token.isdecimal() or int(token) < 2:
-                self.fail()
-            index = int(token)
-            self._take("]")
-        return forms.root(self._base(), index)
-
-    def _function(self, name: str) -> Value:
-        exponent, base = None, None
-        if self.next == "_" and name == "log":
-            self._take()
-            base = self._base()
-        if self.next == "^":
-            self._take()
-            exponent = self._exponent()
-            if exponent.rational == -1 and name in INVERSES:
-                name, exponent = INVERSES[name], None
-        self.applied += 1
-        argument = self._base() if self.next in ("(", "{", "[", "|") else self._arguments()
-        self.applied -= 1
-        result = self._applied(name, argument, base)
-        return forms.power(result, exponent) if exponent is not None else result
-
-    def _applied(self, name: str, argument: Value, base: Value | None) -> Value:
-        if name == "exp":
-            return forms.power(CONSTANTS["e"], argument)
-        if name == "log":  # without a base it is 10 to some and e to others
-            if base is None:
-                return forms.function("log?", argument)
-            return forms.divide(forms.function("log", argument), forms.function("log", base))
-        return forms.function("log" if name == "ln" else "log?" if name == "lg" else name, argument)
-
-    def _arguments(self) -> Value:
-        """Factors up to the next sign or function: sin 3x is sin(3x)."""
-        product = self._factor()
-        while self._starts_factor() and self.next.removeprefix("\\") not in FUNCTIONS and self.next not in ("(", "["):
-            product = forms.multiply(product, self._factor())
-        return product
-
-    def _unknown(self, token: str) -> Value:
-        """A letter, a Greek name, or letters written together as a product."""
-        name = token.removeprefix("\\")
-        if token[0] == "\\":
-            return forms.variable(self._indexed(name)) if name in GREEK else self._overlined(name)
-        if not name.isalpha() or not name.isascii() or len(name) > 3:
-            self.fail()
-        product = forms.rational(1)
-        for place, letter in enumerate(name):
-            last = place == len(name) - 1
-            indexed = self._indexed(letter) if last else letter
-            one = CONSTANTS.get(indexed) or forms.variable(indexed)
-            if last and self.next == "^":
-                self._take()
-                one = forms.power(one, self._exponent())
-            product = forms.multiply(product, one)
-        return product
-
-    def _overlined(self, name: str) -> Value:
-        if name not in ("overline", "angle", "triangle", "vec", "hat"):
-            self.fail()
-        letters = self._braces_text() if self.next == "{" else self._take()
-        return forms.variable(f"{name} {letters}") if letters.isalpha() else self.fail()
-
-    def _indexed(self, name: str) -> str:
-        """The name with its index: x_1, a_{n}."""
-        if self.next != "_":
-            return name
-        self._take()
-        if self.next != "{":
-            return f"{name}_{self._take()}"
-        index = self._braces_text()
-        return f"{name}_{index}"
 
 
 def _both(shape: Shape, other: Shape) -> Shape:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from distill.judge.algebra import forms
 from distill.judge.algebra.sums import Value
-from distill.judge.reading import REALS, Group, Infinity, Matrix, Relation, Shape, Union
+from distill.judge.answers import REALS, Group, Infinity, Matrix, Relation, Shape, Union
 
 Match = Callable[[Shape, Shape], bool | None]
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}

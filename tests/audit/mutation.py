@@ -18,7 +18,18 @@ from tests import test_equivalence
 from tests.answer_pairs import PAIRS
 from tests.audit.finding import Finding
 
-ORDER = ("algebra.sums", "algebra.bounds", "algebra.forms", "notation", "numerals", "reading", "shapes", "equivalence")
+ORDER = (
+    "algebra.sums",
+    "algebra.bounds",
+    "algebra.forms",
+    "notation",
+    "numerals",
+    "answers",
+    "expression",
+    "reading",
+    "shapes",
+    "equivalence",
+)
 """Modules of `distill.judge` that decide equivalence, each before those that import it."""
 OPPOSITE = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt,
@@ -43,7 +54,7 @@ SAME = {
     ("notation", "len(text) > LONGEST"): LIMIT,
     ("numerals", "len(text) > LONGEST_NUMBER"): LIMIT,
     ("reading", "len(text) > LONGEST"): LIMIT,
-    ("reading", "self.depth > DEEPEST"): LIMIT,
+    ("expression", "self.depth > DEEPEST"): LIMIT,
     ("algebra.bounds", "abs(near[0]) > 4 * near[1]"): TIE,
     ("algebra.bounds", "abs(near[0]) <= 4 * near[1]"): TIE,
     ("algebra.bounds", "abs(below[0]) <= 4 * below[1]"): TIE,
@@ -62,7 +73,7 @@ SAME = {
     ("algebra.forms", "argument.num[_first(argument.num)] < 0"): SPELLING,
     ("algebra.forms", "terms[_first(terms)] < 0"): SPELLING,
     ("numerals", "found.group(1) == '-'"): SPELLING,
-    ("reading", "token == '\\\\pm'"): SPELLING,
+    ("expression", "token == '\\\\pm'"): SPELLING,
 }
 """Comparisons of which a change may survive, and why it changes no verdict."""
 
