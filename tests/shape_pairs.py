@@ -10,6 +10,12 @@ SHAPE_PAIRS = {
         ("x^2 + C", "x^2", CORRECT),
         ("x^2 + C", "x^3 + C", WRONG),
         ("x^2", "x^2 + 1", WRONG),
+        ("a+b+c", "a+b", WRONG),
+        ("a+b+c", "a+b+1+c", WRONG),
+        ("A+B+C", "A+B", WRONG),
+        ("x^2 + c", "x^2", WRONG),
+        ("x^2 + c", "x^2 + C", CORRECT),
+        ("x^2 + C", "x^2 + 3 + c", CORRECT),
     ],
     "lists": [
         ("1,2", "2, 1", CORRECT),

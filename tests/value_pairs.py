@@ -100,6 +100,11 @@ VALUE_PAIRS = {
         ("50", "0.5", WRONG),
         ("0.5", "50", WRONG),
         ("1", r"100\%", WRONG),
+        ("0.5", r"0.5\%", WRONG),
+        (r"0.5\%", "0.5", CORRECT),
+        ("1", r"1\%", CORRECT),
+        ("0", r"0\%", CORRECT),
+        ("12.5", r"12.5\%", CORRECT),
         ("25", "25 percent", CORRECT),
     ],
     "units": [

@@ -30,6 +30,7 @@ CHOSEN = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Ja-j])\)|([A-J])(?![A
 WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9' .,:-]*")
 WORDY = re.compile(r"[A-Za-z]{4}|[A-Za-z]{2} [A-Za-z]{2}|\d ?[ap]\.? ?m\b", re.IGNORECASE)
 LEADING = re.compile(r"^(?:the|an?)\s+")
+LOWER_CONSTANT = re.compile(r"\+\s*c$")
 BRACKET = re.compile(r"[()\[\]{}]")
 DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 EXPLOSIVE = re.compile(
@@ -184,6 +185,8 @@ def _by_words(gold: Gold, said: str) -> Ruling | None:
 
 def _by_shape(gold: Gold, said: str) -> Ruling | None:
     expected, found = read(gold.text), read(said)
+    if expected and found and expected.integrated != found.integrated:  # + c is + C where the other side says so
+        expected, found = read(LOWER_CONSTANT.sub("+C", gold.text)), read(LOWER_CONSTANT.sub("+C", said))
     if expected is None or found is None:
         return Ruling("wrong", "words") if expected is not None and _words(said) else None
     same = same_shape(expected.shape, found.shape, up_to_constant=expected.integrated and found.integrated)

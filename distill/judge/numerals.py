@@ -106,9 +106,9 @@ def unit_name(text: str) -> str:
 
 
 def same_number(gold: Quantity, said: Quantity) -> bool:
-    """A missing percent sign is forgiven; 25% is also 0.25, but 2500% is no answer to 25."""
+    """A missing percent sign is forgiven; 25% is also 0.25, but 2500% is no answer to 25, nor 0.5% to 0.5."""
     if gold.value == said.value:
-        return True
+        return gold.percent or not said.percent or not 0 < abs(gold.value) < 1
     if gold.percent and not said.percent:
         return said.value == gold.value / 100
     return said.percent and not gold.percent and gold.value.denominator != 1 and gold.value == said.value / 100

@@ -27,9 +27,11 @@ LONGEST = 600
 """Characters read; longer answers are compared as text only."""
 MOST_REMEMBERED = 4096
 
+CAPITAL = re.compile(r"(?<![\\A-Za-z])[A-Z]")
 MATRICES = frozenset(["pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix"])
 TRAILING_UNIT = re.compile(r"(?:(?<=[\d})°])\s*|(?<=[A-Za-z])\s+)([A-Za-z][A-Za-z ./]*(?:\s?\^\s?\{?\s?[23]\s?\}?)?)$")
-CONSTANT_OF_INTEGRATION = re.compile(r"\s*\+\s*(?:C|c|constant)$")
+CONSTANT_OF_INTEGRATION = re.compile(r"(?<=[^A-Z+\-])\s*\+\s*(?:C|constant)$")
+"""A capital: behind it a + b + c is a sum of three unknowns."""
 
 
 @lru_cache(maxsize=MOST_REMEMBERED)
@@ -38,6 +40,7 @@ def read(text: str) -> Answer | None:
     if len(text) > LONGEST:
         return None
     integrated = CONSTANT_OF_INTEGRATION.search(text)
+    integrated = None if integrated and CAPITAL.search(text, 0, integrated.start()) else integrated
     body = text[: integrated.start()] if integrated else text
     unit = _unit_behind(body)
     if unit:
