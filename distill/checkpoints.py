@@ -4,17 +4,21 @@ Opens nothing by itself: it says what a folder is, fingerprints it, and writes o
 """
 
 import errno
-import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from distill.errors import UserError
 from distill.recipe import file_fingerprint
-from distill.records import Record, fingerprint
+from distill.records import Record, fingerprint, reason
 from distill.runs import write_durably
+from distill.strict_json import read_json
 
 LINEAGE = "lineage.json"
 CONFIG = "config.json"
+LARGEST_CONFIG = 2**20
+"""Bytes; the published ones have some thousands."""
 
 
 class Lineage(Record):
@@ -32,10 +36,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder}: not a checkpoint folder ({CONFIG} is missing; expected a transformers folder)")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    config = read_json(path, LARGEST_CONFIG)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UserError(f"{path}: key model_type: missing; expected a transformers model config")
     return config
@@ -52,7 +53,12 @@ def checkpoint_fingerprint(folder: Path) -> str:
 def read_lineage(folder: Path) -> Lineage | None:
     """The lineage of a checkpoint, or None for a folder from elsewhere."""
     path = folder / LINEAGE
-    return Lineage.model_validate_json(path.read_bytes()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Lineage.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path}: not a lineage ({reason(error)})") from error
 
 
 def save_checkpoint(model: Any, tokenizer: Any, folder: Path, lineage: Lineage) -> None:

@@ -15,3 +15,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the closest of `known`, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+SHOWN = 100
+"""Characters of a foreign name or value in an error line."""
+
+
+def shown(value: object) -> str:
+    """A name or value from elsewhere as one short printable piece of a line; plain when it is a plain word."""
+    text = value if isinstance(value, str) and value.isprintable() and value else repr(value)[: 2 * SHOWN]
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,18 +1,27 @@
 """Open a teacher folder: config, weights and tokenizer, checked before anything is built."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill.checkpoints import CONFIG, checkpoint_fingerprint, read_config
-from distill.errors import UserError
+from distill.errors import UserError, shown
+from distill.progress import Progress
 from distill.sampling.protocols import LoadedModel
-from teacher.checkpoint import read_tensors, to_published
+from teacher.checkpoint import Weights, open_weights, to_published
 from teacher.config import TeacherConfig
+from teacher.fp8 import check_quantization
 from teacher.model import DeepseekForCausalLM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ALWAYS_FLOAT32 = "e_score_correction_bias"
+"""Ending of the names whose tensors stay in float32: in bfloat16 the bias would steer other experts."""
+
+_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
 
 
 def is_teacher(config: dict[str, Any]) -> bool:
@@ -21,63 +30,118 @@ def is_teacher(config: dict[str, Any]) -> bool:
 
 
 def load_teacher(
-    folder: Path, dtype: str = "float32", device: str = "cpu", experts_backend: str = "grouped_mm"
+    folder: Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+    experts_backend: str = "grouped_mm",
+    progress: Progress | None = None,
 ) -> LoadedModel:
     """Model and tokenizer of a folder. Raises UserError naming the folder and what is wrong with it."""
     from transformers import AutoTokenizer
 
-    model = read_model(folder, dtype, device, experts_backend)
+    model = read_model(folder, dtype, device, experts_backend, progress)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: no readable tokenizer ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{folder}: no readable tokenizer ({shown(str(error).splitlines()[0])})") from error
     return LoadedModel(model, tokenizer, folder, checkpoint_fingerprint(folder))
 
 
 def read_model(
-    folder: Path, dtype: str = "float32", device: str = "cpu", experts_backend: str = "grouped_mm"
+    folder: Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+    experts_backend: str = "grouped_mm",
+    progress: Progress | None = None,
 ) -> DeepseekForCausalLM:
-    """The model of a folder, in evaluation mode."""
+    """The model of a folder in evaluation mode, read straight into its tensors on `device`."""
     config = read_teacher_config(folder)
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype}: unknown; there are {', '.join(DTYPES)}")
-    with torch.device("meta"):
-        model = DeepseekForCausalLM(config, experts_backend)
-    expected = {name: tuple(tensor.shape) for name, tensor in to_published(model.state_dict()).items()}
+    weights = open_weights(folder)
+    model = _outline(folder, config, weights, experts_backend)
+    state = {
+        name: torch.empty(tensor.shape, dtype=kept_dtype(name, DTYPES[dtype]), device=device)
+        for name, tensor in model.state_dict().items()
+    }
+    weights.read_into(_on_disk(config, state), progress=progress)
     if config.tie_word_embeddings:
-        del expected["lm_head.weight"]
-    tensors = read_tensors(folder, expected)
-    if config.tie_word_embeddings:
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-    model.load_state_dict(tensors, assign=True)
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state, assign=True)
     model.tie_weights()
-    return _settle(model, DTYPES[dtype], device)
+    model.config.dtype = DTYPES[dtype]
+    model.eval()
+    return model
+
+
+def check_folder(folder: Path) -> tuple[TeacherConfig, Weights]:
+    """Config and weights of a folder whose headers match each other; no tensor is read."""
+    config = read_teacher_config(folder)
+    weights = open_weights(folder)
+    _outline(folder, config, weights, "reference")
+    return config, weights
 
 
 def read_teacher_config(folder: Path) -> TeacherConfig:
-    """The checked configuration of a folder."""
+    """The checked configuration of a folder, without its quantization: weights are wide once they are read."""
+    path = folder / CONFIG
     values = read_config(folder)
     if not is_teacher(values):
-        raise UserError(f"{folder / CONFIG}: model_type {values['model_type']!r}, expected 'deepseek_v3'")
-    if values.get("quantization_config"):
-        raise UserError(f"{folder / CONFIG}: quantization_config is set; quantized teachers are not read")
+        code = "; code of the folder (auto_map) is never run" if "auto_map" in values else ""
+        raise UserError(
+            f"{path}: key model_type: {shown(values['model_type'])}, expected {TeacherConfig.model_type!r}{code}"
+        )
+    check_quantization(values.pop("quantization_config", None), str(path))
+    # Published folders carry it. The architecture is built here; the code they name is never run.
+    values.pop("auto_map", None)
     missing = [key for key in ("vocab_size", "hidden_size", "num_hidden_layers") if key not in values]
     if missing:
-        raise UserError(f"{folder / CONFIG}: key {missing[0]}: missing")
+        raise UserError(f"{path}: key {missing[0]}: missing")
     try:
         config: TeacherConfig = TeacherConfig.from_dict(values)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / CONFIG}: {str(error).splitlines()[0]}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: {shown(str(error).splitlines()[0])}") from error
     return config
 
 
-def _settle(model: DeepseekForCausalLM, dtype: torch.dtype, device: str) -> DeepseekForCausalLM:
-    """Cast and move; the correction bias stays float32, a bfloat16 one would steer other experts."""
-    biases = {name: buffer.float() for name, buffer in model.named_buffers() if name.endswith("correction_bias")}
-    model.to(device=device, dtype=dtype)
-    for name, bias in biases.items():
-        module = model.get_submodule(name.rpartition(".")[0])
-        module.e_score_correction_bias = bias.to(device)
-    model.config.dtype = dtype
-    model.eval()
+def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype a tensor has in a model of `dtype`."""
+    return torch.float32 if name.endswith(ALWAYS_FLOAT32) else dtype
+
+
+def _outline(folder: Path, config: TeacherConfig, weights: Weights, experts_backend: str) -> DeepseekForCausalLM:
+    """The model on the meta device, its tensors the folder's by name and shape."""
+    routed = max(0, config.num_hidden_layers - config.first_k_dense_replace) * config.n_routed_experts
+    needed, held = config.num_hidden_layers + 3 * routed, len(weights.stored)
+    if needed > 2 * held + 200:  # a config of a billion layers would take hours to build before a name is missed
+        raise UserError(
+            f"{folder / CONFIG}: num_hidden_layers {config.num_hidden_layers} and n_routed_experts "
+            f"{config.n_routed_experts} need over {needed:,} tensors, the folder holds {held:,}"
+        )
+    with torch.device("meta"):
+        model = DeepseekForCausalLM(config, experts_backend)
+    shapes = {name: tuple(tensor.shape) for name, tensor in _on_disk(config, model.state_dict()).items()}
+    weights.expect(shapes, _spare(config))
     return model
+
+
+def _on_disk(config: TeacherConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors a folder holds of a state: published names, views."""
+    published = to_published(state)
+    if config.tie_word_embeddings:
+        del published["lm_head.weight"]
+    return published
+
+
+def _spare(config: TeacherConfig) -> Callable[[str], bool]:
+    """Names a folder may hold beyond the model's: next-token-prediction layers, and angles that are computed here."""
+    first = config.num_hidden_layers
+
+    def spare(name: str) -> bool:
+        layer = _LAYER.match(name)
+        further = layer is not None and first <= int(layer[1]) < first + config.num_nextn_predict_layers
+        return further or name.endswith(".rotary_emb.inv_freq")
+
+    return spare

@@ -124,8 +124,8 @@ EXPERT = "model.layers.1.mlp.experts.3.up_proj.weight"
         (lambda t: t.pop(EXPERT), f"missing {EXPERT}"),
         (lambda t: t.update({"model.evil.weight": torch.ones(1)}), "unexpected model.evil.weight"),
         (lambda t: t.update({NORM: torch.ones(63)}), rf"tensor {NORM}: shape \(63,\), expected \(64,\)"),
-        (poison(float("nan")), "not finite: lm_head.weight"),
-        (poison(float("inf")), "not finite: lm_head.weight"),
+        (poison(float("nan")), r"tensor lm_head.weight: not finite: 1 of 4,096"),
+        (poison(float("inf")), r"tensor lm_head.weight: not finite: 1 of 4,096"),
         (lambda t: t.clear(), r"missing .* and \d+ more"),
     ],
     ids=["missing expert", "left over", "wrong shape", "nan", "infinity", "nothing in it"],
@@ -165,7 +165,7 @@ def test_a_broken_index_is_refused(folder, text) -> None:
 def test_a_tensor_in_two_files_is_refused(folder) -> None:
     save_file({NORM: torch.ones(64)}, folder / "again.safetensors")
     index(folder, {NORM: WEIGHTS, "x": "again.safetensors"})
-    with pytest.raises(UserError, match=f"tensor {NORM}: also in another file"):
+    with pytest.raises(UserError, match=f"tensor {NORM}: also in "):
         read_model(folder)
 
 
@@ -179,19 +179,19 @@ def test_pickle_is_named_and_never_opened(folder) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x80" * 8], ids=["empty", "noise", "huge header"])
 def test_a_file_that_is_no_safetensors_is_refused(folder, content) -> None:
     (folder / WEIGHTS).write_bytes(content)
-    with pytest.raises(UserError, match="not a safetensors file"):
+    with pytest.raises(UserError, match="no.* a.* safetensors file"):
         read_model(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama', expected 'deepseek_v3'"),
+        ({"model_type": "llama"}, "model_type: llama, expected 'deepseek_v3'"),
         ({"hidden_size": None}, "hidden_size"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"hidden_size": -64}, "hidden_size"),
         ({"num_hidden_layers": 3}, "missing model.layers.2"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantized teachers are not read"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config.quant_method: awq, expected 'fp8'"),
         ({"n_group": 0}, "n_group: 0"),
     ],
     ids=lambda value: str(value)[:40],
