@@ -150,7 +150,7 @@ def seal(folder: Path, manifest: Manifest) -> None:
         old = read_manifest(folder).fingerprint if (folder / MANIFEST).is_file() else "unknown"
         _move_aside(folder, old)
     os.rename(partial, folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     (folder / RESUME).unlink()  # last: a kill before the rename must find it
 
 
@@ -162,7 +162,16 @@ def write_durably(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(staged, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names made, replaced or removed in a folder survive a power cut after this returns."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def environment() -> dict[str, str]:
@@ -208,14 +217,6 @@ def _move_aside(folder: Path, mark: str) -> None:
         count += 1
         target = folder.with_name(f"{folder.name}.{mark[:8]}-{count}")
     os.rename(folder, target)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _now() -> str:

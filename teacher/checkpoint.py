@@ -237,7 +237,7 @@ def _spans(name: str, stored: Stored, part: Part) -> list[tuple[int, int]]:
         start, stop = wanted.start or 0, stored.shape[dim] if wanted.stop is None else wanted.stop
         if wanted.step not in (None, 1) or not 0 <= start <= stop <= stored.shape[dim]:
             raise UserError(
-                f"{stored.file}: tensor {shown(name)}: range {wanted} of dimension {dim}, shape {stored.shape}"
+                f"{stored.file}: tensor {shown(name)}: range {start}:{stop} of dimension {dim}, shape {stored.shape}"
             )
         spans[dim] = (start, stop)
     return spans

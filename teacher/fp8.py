@@ -92,6 +92,7 @@ def quantize(weight_RC: Tensor, scale_fmt: str = "float") -> tuple[Tensor, Tenso
     blocks_rRcC = padded_RC.unflatten(1, (blocks_c, BLOCK)).unflatten(0, (blocks_r, BLOCK))
     scale_rc = blocks_rRcC.abs().amax((1, 3)).clamp(min=SMALLEST_AMAX) / LARGEST
     if scale_fmt == "ue8m0":
-        scale_rc = scale_rc.log2().ceil().exp2()
+        # adding all mantissa bits carries into the exponent unless they are zero: exact, log2 and exp2 are not
+        scale_rc = (scale_rc.view(torch.int32) + 0x7FFFFF).bitwise_and(0x7F800000).view(torch.float32)
     q_rRcC = (blocks_rRcC / scale_rc[:, None, :, None]).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
     return q_rRcC.flatten(2, 3).flatten(0, 1)[:rows, :columns].contiguous(), scale_rc

@@ -45,9 +45,14 @@ class Stored:
     """Offset of its first byte in the data of the file."""
 
     @property
+    def numel(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+    @property
     def bytes(self) -> int:
         """Bytes it takes on disk."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+        return self.numel * ITEM_BYTES[self.dtype]
 
 
 def read_shards(folder: Path, only: Collection[str] | None = None) -> dict[str, Stored]:

@@ -1,0 +1,236 @@
+"""Reading: FP8 like its dequantized twin bit for bit, parts and nothing but parts, little memory beside the model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import DeepseekV3ForCausalLM, FineGrainedFP8Config
+
+from distill.errors import UserError
+from distill.progress import Progress
+from teacher import checkpoint
+from teacher.checkpoint import open_weights, read_tensors
+from teacher.loader import read_model
+from tests.teacher_folders import WEIGHTS, by_hand, edit_config, fp8_folder, make, split
+
+EXPERT = "model.layers.1.mlp.experts.3.down_proj.weight"  # 160 x 136
+GATE = "model.layers.1.mlp.gate.weight"
+
+
+EVEN = {
+    "hidden_size": 256, "q_lora_rank": 128, "kv_lora_rank": 112, "v_head_dim": 16, "moe_intermediate_size": 128,
+    "intermediate_size": 256,
+}  # fmt: skip
+"""Every width is a multiple of 128 or below it."""
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return fp8_folder(tmp_path / "fp8")
+
+
+def twin(folder: Path, dtype: torch.dtype) -> Path:
+    """The same folder, dequantized by the definition."""
+    out = folder.with_name("wide")
+    out.mkdir()
+    (out / "config.json").write_bytes((folder / "config.json").read_bytes())
+    edit_config(out, quantization_config=None)
+    save_file(by_hand(load_file(folder / WEIGHTS), dtype), out / WEIGHTS)
+    return out
+
+
+def assert_same(state, other) -> None:
+    assert state.keys() == other.keys()
+    for name, tensor in state.items():
+        assert tensor.dtype == other[name].dtype, name
+        assert torch.equal(tensor, other[name]), name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("scale_fmt", "packed"), [("float", False), ("ue8m0", False), ("ue8m0", True)], ids=["V3", "V3.1", "e8m0 bytes"]
+)
+def test_fp8_reads_as_its_dequantized_twin_bit_for_bit(tmp_path, scale_fmt, packed, dtype):
+    folder = fp8_folder(tmp_path / "fp8", scale_fmt, packed)
+    model = read_model(folder, dtype)
+    assert_same(model.state_dict(), read_model(twin(folder, getattr(torch, dtype)), dtype).state_dict())
+    assert getattr(model.config, "quantization_config", None) is None
+
+
+def test_fp8_of_whole_blocks_reads_as_transformers_dequantizes_it(tmp_path):
+    """It takes the block size from the scale's shape, which is wrong, or refused, where an edge is ragged."""
+    folder = fp8_folder(tmp_path / "fp8", **EVEN)
+    ours = read_model(folder, "bfloat16")
+    peer = DeepseekV3ForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, quantization_config=FineGrainedFP8Config(dequantize=True)
+    )
+    assert_same(ours.state_dict(), peer.state_dict())
+
+
+def test_a_tensor_larger_than_a_piece_reads_the_same(folder, monkeypatch):
+    whole = read_model(folder, "bfloat16").state_dict()
+    monkeypatch.setattr(checkpoint, "PIECE", 1000)  # 7 rows of 136: pieces begin inside blocks
+    assert_same(whole, read_model(folder, "bfloat16").state_dict())
+
+
+def test_a_scale_may_lie_in_another_file_than_its_weight(folder):
+    whole = read_model(folder, "bfloat16").state_dict()
+    split(folder, lambda name: int(name.endswith("_scale_inv")))
+    assert_same(whole, read_model(folder, "bfloat16").state_dict())
+
+
+def test_a_read_fp8_folder_is_saved_as_plain_bfloat16_in_shards(folder, tmp_path):
+    model = read_model(folder, "bfloat16")
+    model.save_pretrained(tmp_path / "out", max_shard_size="300KB")
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 2
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["dtype"] == "bfloat16"
+    kinds = {stored.dtype for stored in open_weights(tmp_path / "out").stored.values()}
+    assert kinds == {"BF16", "F32"}  # the correction bias alone is F32
+    assert_same(model.state_dict(), read_model(tmp_path / "out", "bfloat16").state_dict())
+    assert_same(model.state_dict(), DeepseekV3ForCausalLM.from_pretrained(tmp_path / "out").state_dict())
+
+
+def test_angles_and_next_token_layers_of_published_folders_are_left_alone(tmp_path):
+    make(num_nextn_predict_layers=1).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    plain = read_model(tmp_path).state_dict()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    tensors["model.layers.2.eh_proj.weight"] = torch.ones(4, 8)
+    save_file(tensors, tmp_path / WEIGHTS)
+    assert_same(plain, read_model(tmp_path).state_dict())
+    tensors["model.layers.3.eh_proj.weight"] = torch.ones(4, 8)
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(UserError, match=r"unexpected model.layers.3.eh_proj.weight$"):
+        read_model(tmp_path)
+
+
+# Parts
+
+
+@pytest.mark.parametrize(
+    "part",
+    [(), (slice(0, 80),), (slice(80, 160),), (slice(None), slice(68, 136)), (slice(127, 129), slice(1, 130))],
+    ids=["all", "first rows", "last rows", "last columns", "across four blocks"],
+)
+def test_a_part_is_that_part_of_the_whole(folder, part):
+    whole = by_hand(load_file(folder / WEIGHTS), torch.bfloat16)
+    read = read_tensors(folder, {EXPERT: part, GATE: (slice(1, 3),)}, torch.bfloat16)
+    assert_same(read, {EXPERT: whole[EXPERT][part], GATE: whole[GATE][1:3]})
+
+
+class Counting:
+    """A file that counts the bytes taken from it."""
+
+    def __init__(self, file, counts) -> None:
+        self.file, self.counts = file, counts
+
+    def get_tensor(self, name):
+        raise AssertionError(f"{name} taken whole")
+
+    def get_slice(self, name):
+        return CountingSlice(name, self.file.get_slice(name), self.counts)
+
+
+class CountingSlice:
+    def __init__(self, name, view, counts) -> None:
+        self.name, self.view, self.counts = name, view, counts
+
+    def __getitem__(self, key):
+        taken = self.view[key]
+        self.counts[self.name] = self.counts.get(self.name, 0) + taken.nbytes
+        return taken
+
+
+def test_a_rank_takes_only_the_bytes_of_its_parts_and_opens_only_their_files(folder, monkeypatch):
+    split(folder, lambda name: int("experts.3." in name))
+    counts, files = {}, []
+    open_file = checkpoint._open
+
+    def counted(path):
+        files.append(path.name)
+        return Counting(open_file(path), counts)
+
+    monkeypatch.setattr(checkpoint, "_open", counted)
+    read_tensors(folder, {EXPERT: (slice(0, 40),)}, torch.bfloat16)
+    assert counts == {EXPERT: 40 * 136, f"{EXPERT}_scale_inv": 2 * 4}  # one row of two blocks, not two rows
+    assert files == ["model-00001.safetensors"]
+    (folder / "model-00000.safetensors").write_bytes(b"not looked at")
+    read_tensors(folder, {EXPERT: (slice(0, 40),)}, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"model.evil.weight": ()}, "missing model.evil.weight"),
+        ({GATE: (slice(0, 9),)}, f"tensor {GATE}: range"),
+        ({GATE: (slice(0, 4, 2),)}, "range"),
+        ({GATE: (slice(0, 4),) * 3}, "3 ranges for shape"),
+    ],
+    ids=["no such tensor", "past the end", "with a step", "too many"],
+)
+def test_a_part_that_is_not_there_is_refused(folder, wanted, message):
+    with pytest.raises(UserError, match=message):
+        read_tensors(folder, wanted, torch.bfloat16)
+
+
+def test_progress_counts_megabytes_to_the_last(folder, monkeypatch):
+    progress = Progress("quiet")
+    tasks = []
+    begin = Progress.task
+
+    def remembered(self, *args):
+        tasks.append(args)
+        return begin(self, *args)
+
+    monkeypatch.setattr(Progress, "task", remembered)
+    monkeypatch.setattr(checkpoint, "MEGABYTE", 1000)
+    read_model(folder, "bfloat16", progress=progress)
+    ((label, total, unit),) = tasks
+    stored = open_weights(folder).stored.values()
+    assert (label, unit) == ("read fp8", "MB")
+    assert total == -(-sum(tensor.bytes for tensor in stored) // 1000)
+
+
+# Memory
+
+MEASURED = """
+import sys, threading, time
+from pathlib import Path
+import torch
+from teacher.loader import read_model
+
+def private():
+    fields = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+read_model(Path(sys.argv[1]), "bfloat16")  # code, allocator, thread pools
+before, peak, done = private(), 0, threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.0005):
+        peak = max(peak, private())
+watcher = threading.Thread(target=watch)
+watcher.start()
+model = read_model(Path(sys.argv[2]), "bfloat16")
+done.set(); watcher.join()
+size = sum(tensor.nbytes for tensor in model.state_dict().values())
+print(size, peak - before - size)
+"""
+LARGE = {"hidden_size": 1024, "moe_intermediate_size": 1024, "n_routed_experts": 16, "vocab_size": 8192}
+
+
+def test_reading_fp8_needs_little_beside_the_model(folder, tmp_path):
+    fp8_folder(tmp_path / "large", **LARGE)
+    script = [sys.executable, "-c", MEASURED, folder, tmp_path / "large"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    model, beside = map(int, done.stdout.split())
+    assert model > 140e6
+    embedding = LARGE["vocab_size"] * LARGE["hidden_size"] * 4  # the largest tensor on disk, made wide
+    assert beside < embedding, f"{beside:,} bytes beside a model of {model:,}"
