@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from distill.checkpoints import CONFIG, checkpoint_fingerprint, read_config
 from distill.errors import UserError, shown
 from distill.progress import Progress
+from distill.records import reason
 from distill.sampling.protocols import LoadedModel
 from teacher.checkpoint import Weights, open_weights, to_published
 from teacher.config import TeacherConfig
@@ -20,6 +22,12 @@ from teacher.model import DeepseekForCausalLM
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALWAYS_FLOAT32 = "e_score_correction_bias"
 """Ending of the names whose tensors stay in float32: in bfloat16 the bias would steer other experts."""
+
+ROPE_NUMBERS = (
+    "rope_theta", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow",
+    "mscale", "mscale_all_dim", "attention_factor",
+)  # fmt: skip
+"""Keys of `rope_parameters` that may be there, as numbers above 0."""
 
 _LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
 
@@ -97,13 +105,29 @@ def read_teacher_config(folder: Path) -> TeacherConfig:
     missing = [key for key in ("vocab_size", "hidden_size", "num_hidden_layers") if key not in values]
     if missing:
         raise UserError(f"{path}: key {missing[0]}: missing")
+    for key, kind in TeacherConfig.__annotations__.items():
+        if key in values:
+            _check_value(f"{path}: key {key}", values[key], kind)
     try:
         config: TeacherConfig = TeacherConfig.from_dict(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: {shown(str(error).splitlines()[0])}") from error
+    for key in ROPE_NUMBERS:
+        value = (config.rope_parameters or {}).get(key)
+        if value is not None and (type(value) not in (int, float) or value <= 0):
+            raise UserError(f"{path}: key rope_parameters.{key}: {shown(value)}, expected a number above 0")
     return config
+
+
+def _check_value(where: str, value: Any, kind: Any) -> None:
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{where}: {shown(value)}, {reason(error)}") from error
+    if type(value) in (int, float) and value < 0:
+        raise UserError(f"{where}: {shown(value)}, expected 0 or more")
 
 
 def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
@@ -114,11 +138,13 @@ def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 def _outline(folder: Path, config: TeacherConfig, weights: Weights, experts_backend: str) -> DeepseekForCausalLM:
     """The model on the meta device, its tensors the folder's by name and shape."""
     routed = max(0, config.num_hidden_layers - config.first_k_dense_replace) * config.n_routed_experts
-    needed, held = config.num_hidden_layers + 3 * routed, len(weights.stored)
+    needed = config.num_hidden_layers + config.num_nextn_predict_layers + 3 * routed
+    held = len(weights.stored)
     if needed > 2 * held + 200:  # a config of a billion layers would take hours to build before a name is missed
         raise UserError(
-            f"{folder / CONFIG}: num_hidden_layers {config.num_hidden_layers} and n_routed_experts "
-            f"{config.n_routed_experts} need over {needed:,} tensors, the folder holds {held:,}"
+            f"{folder / CONFIG}: num_hidden_layers {config.num_hidden_layers}, num_nextn_predict_layers "
+            f"{config.num_nextn_predict_layers} and n_routed_experts {config.n_routed_experts} need over {needed:,} "
+            f"tensors, the folder holds {held:,}"
         )
     with torch.device("meta"):
         model = DeepseekForCausalLM(config, experts_backend)

@@ -1,8 +1,9 @@
 """Kill a conversion with SIGKILL, at every durable step and at random instants, resume it, and compare bytes.
 
-`python -m tests.convert_kills 100` kills before every fsync, rename and unlink of a conversion, then a
-hundred times at random; with a second number only before every n-th step. A folder that appears must be complete at once, and in the end every
-file must have the bytes of an undisturbed conversion.
+`python -m tests.convert_kills 100` kills before every fsync, rename and unlink of a conversion, then
+a hundred times at random; with a second number n only before every n-th step. A folder that
+appears must be complete at once, and in the end every file must have the bytes of an undisturbed
+conversion.
 Does not cut the power: what the kernel had in hand is still written.
 """
 
@@ -103,9 +104,8 @@ def main(kills: int, every: int = 1, seed: int = 0) -> int:
         if not out.exists() or LEFT & contents(out).keys():
             convert_once(source, out)
         wrong += contents(out) != expected
-    print(
-        f"{len(range(0, steps, every))} kills at durable steps, {done} at random in {rounds} conversions: {wrong} folders wrong"
-    )
+    print(f"{len(range(0, steps, every))} kills at durable steps, ", end="")
+    print(f"{done} at random in {rounds} conversions: {wrong} folders wrong")
     return int(bool(wrong))
 
 
