@@ -9,6 +9,7 @@ from typing import Any
 from cli.loading import Folders
 from distill.errors import UserError
 from distill.harvest import HarvestConfig
+from distill.progress import Progress
 from distill.prompts import Chat
 from distill.recipe import StepContext
 from distill.records import Message, Problem, fingerprint
@@ -21,13 +22,20 @@ MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
 
 
-def engine_sampler(folder: Path, problems: Sequence[Problem], ask: Ask, max_tokens: int, samples: int) -> Sampler:
+def engine_sampler(
+    folder: Path,
+    problems: Sequence[Problem],
+    ask: Ask,
+    max_tokens: int,
+    samples: int,
+    progress: Progress | None = None,
+) -> Sampler:
     """Our engine over a checkpoint folder, sized for these problems and no larger."""
     import torch
 
     from distill.sampling.engine import EngineSampler
 
-    loader = Folders()
+    loader = Folders(progress)
     loaded = loader.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model)
     capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
@@ -44,7 +52,8 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
     if config.sampler == "engine":
         chosen = select(problems, config.select, context.path("problems"))
         ask = asking(config.instruction)
-        sampler = engine_sampler(context.path("model"), chosen, ask, config.max_tokens, config.samples)
+        model, progress = context.path("model"), context.progress
+        sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, progress)
         yield sampler, _template(sampler)
     elif config.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler

@@ -89,7 +89,8 @@ def _import_files(config: StudentImportConfig, data: Path) -> Iterable[Path]:
 
 
 def _sft(c: StepContext) -> Report:
-    return sft(c.path("data"), c.path("model"), c.out, c.config, loader=Folders(), seed=c.seed, progress=c.progress)
+    loader = Folders(c.progress)
+    return sft(c.path("data"), c.path("model"), c.out, c.config, loader=loader, seed=c.seed, progress=c.progress)
 
 
 def _rl(c: StepContext) -> Report:
@@ -99,7 +100,7 @@ def _rl(c: StepContext) -> Report:
             c.path("problems"),
             c.out,
             c.config,
-            loader=Folders(),
+            loader=Folders(c.progress),
             judge=judge,
             seed=c.seed,
             progress=c.progress,

@@ -128,20 +128,31 @@ class Weights:
         """
         stored, opened = self.stored[name], opened or keep_open()
         (start, stop), *rest = _spans(name, stored, part) or [(0, 1)]
-        scale = self.scales.get(name)
         step = max(1, PIECE // max(1, math.prod(end - begin for begin, end in rest)))
         for row in range(start, stop, step):
             spans = [(row, min(row + step, stop)), *rest]
-            piece = _mapped(opened, stored, name, spans if stored.shape else []).to(device)
-            if scale is None:
-                piece = piece.to(dtype)
-            else:
+            piece = self.as_stored(name, _ranges(spans[: len(stored.shape)]), opened).to(device)
+            if name in self.scales:
                 blocks = [(begin // BLOCK, math.ceil(end / BLOCK)) for begin, end in spans]
-                scale_rc = _mapped(opened, scale, name + SCALE, blocks).to(device)
-                _check_finite(scale, name + SCALE, scale_rc.float())
+                scale_rc = self.as_stored(name + SCALE, _ranges(blocks), opened).to(device)
                 piece = dequantize(piece, scale_rc, dtype, (spans[0][0], spans[1][0]))
+            piece = piece.to(dtype)
             _check_finite(stored, name, piece)
             yield piece if stored.shape else piece[None]
+
+    def as_stored(self, name: str, part: Part = (), opened: "Opener | None" = None) -> Tensor:
+        """A weight or a scale (its weight's name and `_scale_inv`), or a part of it, as it lies in the mapped file.
+
+        A scale is checked to be finite, a weight is not: `pieces` checks what it makes of it.
+        """
+        scale = self.scales.get(name.removesuffix(SCALE)) if name.endswith(SCALE) else None
+        stored = scale or self.stored[name]
+        file = (opened or keep_open())(stored.file)
+        ranges = _ranges(_spans(name, stored, part))
+        tensor: Tensor = file.get_slice(name)[ranges] if ranges else file.get_tensor(name)
+        if scale is not None:
+            _check_finite(scale, name, tensor.float())
+        return tensor
 
 
 def open_weights(folder: Path, only: Collection[str] | None = None) -> Weights:
@@ -219,13 +230,8 @@ def _open(path: Path) -> Any:
         raise UserError(f"{path}: not a safetensors file ({error})") from error
 
 
-def _mapped(opened: Opener, stored: Stored, name: str, spans: list[tuple[int, int]]) -> Tensor:
-    file = opened(stored.file)
-    if not spans:
-        scalar: Tensor = file.get_tensor(name)
-        return scalar
-    tensor: Tensor = file.get_slice(name)[tuple(slice(start, stop) for start, stop in spans)]
-    return tensor
+def _ranges(spans: list[tuple[int, int]]) -> Part:
+    return tuple(slice(start, stop) for start, stop in spans)
 
 
 def _spans(name: str, stored: Stored, part: Part) -> list[tuple[int, int]]:

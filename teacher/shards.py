@@ -66,6 +66,10 @@ def read_shards(folder: Path, only: Collection[str] | None = None) -> dict[str, 
     weight_map = _weight_map(index)
     listed = weight_map if only is None else {name: weight_map[name] for name in only if name in weight_map}
     files = {name: confined(folder, name, f"{index}: weight_map") for name in sorted(set(listed.values()))}
+    if (folder / SINGLE).exists() and SINGLE not in weight_map.values():
+        raise UserError(
+            f"{index}: places nothing in {SINGLE}, which other readers would take instead; remove one of them"
+        )
     held = _held(files)
     for name, stored in held.items():
         if weight_map.get(name) != stored.file.name:

@@ -128,6 +128,10 @@ def sharded(change: Callable[[Path, dict[str, str]], None]) -> Callable[[Path], 
     return edit
 
 
+def beside(folder: Path, weight_map: dict[str, str]) -> None:
+    save_file({NORM: torch.ones(160)}, folder / WEIGHTS)
+
+
 def again(folder: Path, weight_map: dict[str, str]) -> None:
     held = load_file(folder / "model-00001.safetensors")
     save_file({**held, NORM: torch.ones(160)}, folder / "model-00001.safetensors")
@@ -214,6 +218,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "index not JSON": (write(INDEX, "{"), INDEX, "not JSON"),
     "index without a map": (write(INDEX, '{"weight_map": []}'), INDEX, "key weight_map: []"),
     "index too large": (write(INDEX, b" " * (64 * 2**20 + 1)), INDEX, "67,108,865 bytes, expected at most"),
+    "a stale single file beside an index": (sharded(beside), INDEX, "places nothing in model.safetensors"),
     "a tensor in two shards": (sharded(again), "model-00001.safetensors", f"tensor {NORM}: also in model-00000.safetensors"),
     "a tensor the map forgets": (sharded(lambda f, m: m.pop(NORM)), "model-00000.safetensors", f"tensor {NORM}: weight_map"),
     "a tensor the map invents": (sharded(lambda f, m: m.update(x="model-00000.safetensors")), "model-00000.safetensors", "tensor x: missing"),

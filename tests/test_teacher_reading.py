@@ -14,8 +14,9 @@ from distill.errors import UserError
 from distill.progress import Progress
 from teacher import checkpoint
 from teacher.checkpoint import open_weights, read_tensors
+from teacher.convert import convert
 from teacher.loader import read_model
-from tests.teacher_folders import WEIGHTS, by_hand, edit_config, fp8_folder, make, split
+from tests.teacher_folders import FP8, WEIGHTS, by_hand, edit_config, fp8_folder, make, split
 
 EXPERT = "model.layers.1.mlp.experts.3.down_proj.weight"  # 160 x 136
 GATE = "model.layers.1.mlp.gate.weight"
@@ -111,6 +112,37 @@ def test_angles_and_next_token_layers_of_published_folders_are_left_alone(tmp_pa
         read_model(tmp_path)
 
 
+PUBLISHED = {
+    "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+    "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}, "bos_token_id": 0, "eos_token_id": 1,
+    "ep_size": 1, "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 256, "initializer_range": 0.02,
+    "intermediate_size": 256, "kv_lora_rank": 112, "max_position_embeddings": 163840, "model_type": "deepseek_v3",
+    "moe_intermediate_size": 128, "moe_layer_freq": 1, "n_group": 2, "n_routed_experts": 4, "n_shared_experts": 1,
+    "norm_topk_prob": True, "num_attention_heads": 4, "num_experts_per_tok": 2, "num_hidden_layers": 2,
+    "num_key_value_heads": 4, "num_nextn_predict_layers": 0, "q_lora_rank": 128, "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16, "quantization_config": FP8, "rms_norm_eps": 1e-06,
+    "rope_scaling": {
+        "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096, "type": "yarn",
+    },
+    "rope_theta": 10000, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid", "tie_word_embeddings": False,
+    "topk_group": 2, "topk_method": "noaux_tc", "torch_dtype": "bfloat16", "transformers_version": "4.33.1",
+    "use_cache": True, "v_head_dim": 16, "vocab_size": 64,
+}  # fmt: skip
+"""The keys of DeepSeek-V3's config.json, toy sizes."""
+
+
+def test_a_config_with_the_published_keys_speaks_like_transformers(tmp_path):
+    folder = fp8_folder(tmp_path / "fp8", **EVEN)
+    (folder / "config.json").write_text(json.dumps(PUBLISHED))
+    ours = read_model(folder)
+    assert ours.config.rope_parameters["factor"] == 40
+    convert(folder, tmp_path / "wide", to="fp32")
+    peer = DeepseekV3ForCausalLM.from_pretrained(tmp_path / "wide", dtype=torch.float32)
+    ids = torch.arange(20)[None]
+    torch.testing.assert_close(ours(ids).logits, peer(ids).logits, rtol=1e-5, atol=1e-6)
+
+
 # Parts
 
 
@@ -204,33 +236,43 @@ MEASURED = """
 import sys, threading, time
 from pathlib import Path
 import torch
+from teacher.convert import convert
 from teacher.loader import read_model
 
 def private():
     fields = dict(line.split(":") for line in open("/proc/self/status"))
     return int(fields["RssAnon"].split()[0]) * 1024
 
-read_model(Path(sys.argv[1]), "bfloat16")  # code, allocator, thread pools
-before, peak, done = private(), 0, threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.0005):
-        peak = max(peak, private())
-watcher = threading.Thread(target=watch)
-watcher.start()
-model = read_model(Path(sys.argv[2]), "bfloat16")
-done.set(); watcher.join()
-size = sum(tensor.nbytes for tensor in model.state_dict().values())
-print(size, peak - before - size)
+def peak(act, result):
+    # what `act` needs at its peak beside the tensors it returns
+    before, highest, done = private(), 0, threading.Event()
+    def watch():
+        nonlocal highest
+        while not done.wait(0.0005):
+            highest = max(highest, private())
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    size = result(act())
+    done.set()
+    watcher.join()
+    return size, highest - before - size
+
+small, large, out = map(Path, sys.argv[1:])
+read_model(small, "bfloat16")  # code, allocator, thread pools
+convert(small, out / "small")
+print(*peak(lambda: read_model(large, "bfloat16"), lambda model: sum(t.nbytes for t in model.state_dict().values())))
+print(*peak(lambda: convert(large, out / "large"), lambda report: 0))
 """
 LARGE = {"hidden_size": 1024, "moe_intermediate_size": 1024, "n_routed_experts": 16, "vocab_size": 8192}
 
 
-def test_reading_fp8_needs_little_beside_the_model(folder, tmp_path):
+def test_reading_and_converting_need_little_beside_the_model(folder, tmp_path):
     fp8_folder(tmp_path / "large", **LARGE)
-    script = [sys.executable, "-c", MEASURED, folder, tmp_path / "large"]
+    (tmp_path / "out").mkdir()
+    script = [sys.executable, "-c", MEASURED, folder, tmp_path / "large", tmp_path / "out"]
     done = subprocess.run(script, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-    model, beside = map(int, done.stdout.split())
-    assert model > 140e6
+    (model, reading), (_, converting) = (map(int, line.split()) for line in done.stdout.splitlines()[-2:])
     embedding = LARGE["vocab_size"] * LARGE["hidden_size"] * 4  # the largest tensor on disk, made wide
-    assert beside < embedding, f"{beside:,} bytes beside a model of {model:,}"
+    assert model > 140e6
+    assert reading < embedding, f"{reading:,} bytes beside a model of {model:,}"
+    assert converting < embedding, f"{converting:,} bytes for a file of {model:,}"
