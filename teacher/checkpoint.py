@@ -27,8 +27,8 @@ from teacher.shards import ITEM_BYTES, Stored, read_shards
 
 NAMED = 5
 """Tensors named in one error line before the rest is only counted."""
-PIECE = 8 * 2**20
-"""Numbers made wide at a time: what a reading process needs beside the model, 32 MB in float32 a copy."""
+PIECE = 2 * 2**20
+"""Numbers taken at a time; making FP8 wide holds two copies in float32, 16 MB beside the model."""
 MEGABYTE = 10**6
 WIDE = ("F64", "F32", "BF16", "F16")
 """Dtypes of tensors that are read as they are."""

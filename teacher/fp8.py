@@ -77,7 +77,7 @@ def dequantize(q_RC: Tensor, scale_rc: Tensor, dtype: torch.dtype, start: tuple[
     )
     wide_rC = scale_rc.float().repeat_interleave(BLOCK, 1)[:, columns]
     scale_RC = wide_rC.repeat_interleave(BLOCK, 0)[rows]
-    return (q_RC.float() * scale_RC).to(dtype)
+    return q_RC.float().mul_(scale_RC).to(dtype)
 
 
 def quantize(weight_RC: Tensor, scale_fmt: str = "float") -> tuple[Tensor, Tensor]:
