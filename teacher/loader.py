@@ -45,9 +45,13 @@ def load_teacher(
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Model and tokenizer of a folder. Raises UserError naming the folder and what is wrong with it."""
+    return with_tokenizer(read_model(folder, dtype, device, experts_backend, progress), folder)
+
+
+def with_tokenizer(model: DeepseekForCausalLM, folder: Path) -> LoadedModel:
+    """A model and the tokenizer of its folder. Raises UserError when there is none that can be read."""
     from transformers import AutoTokenizer
 
-    model = read_model(folder, dtype, device, experts_backend, progress)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
