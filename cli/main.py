@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import judge_command, run_command
+from cli import judge_command, run_command, teacher_command
 from distill.errors import UserError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ MENDABLE = {
 
 run_command.register(app)
 judge_command.register(app)
+teacher_command.register(app)
 
 
 def main() -> None:

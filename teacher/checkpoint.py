@@ -55,8 +55,13 @@ def stack_experts(state: dict[str, Tensor], prefix: str, experts: int) -> None:
     state[f"{prefix}down_proj"] = torch.stack([down for _, _, down in taken])
 
 
-def read_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Every tensor of `expected` (published name -> shape), and no other. Raises UserError naming what is wrong."""
+def read_tensors(
+    folder: Path, expected: Mapping[str, tuple[int, ...]], spare: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, Tensor]:
+    """Every tensor of `expected` (published name -> shape), those of `spare` that are there, and no other.
+
+    Raises UserError naming what is wrong.
+    """
     files = _weight_files(folder)
     found: dict[str, Tensor] = {}
     for path in files:
@@ -64,11 +69,23 @@ def read_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[
             if name in found:
                 raise UserError(f"{path}: tensor {name}: also in another file of the folder")
             found[name] = tensor
-    _compare(folder, found, expected)
+    _compare(folder, found, {**expected, **{name: shape for name, shape in (spare or {}).items() if name in found}})
     broken = [name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise UserError(f"{folder}: not finite: {_some(broken)}")
     return found
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """Names of the tensors a folder holds, from the headers of its files."""
+    names: set[str] = set()
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                names.update(file.keys())
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a safetensors file ({error})") from error
+    return names
 
 
 def _weight_files(folder: Path) -> list[Path]:

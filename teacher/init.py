@@ -14,7 +14,7 @@ from distill.runs import Report
 class TeacherInitConfig(StageConfig):
     """Which architecture to make."""
 
-    preset: Literal["mini", "v3", "v2-lite"] = "mini"
+    preset: Literal["mini", "v3", "r1", "v2", "v2-lite"] = "mini"
     """Shape to start from, from teacher/config.py."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys of the preset's config.json to replace; `vocab_size` and token ids follow the tokenizer."""
