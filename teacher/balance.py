@@ -25,7 +25,7 @@ class LoadMeter:
         """`losses`: keep the balance loss of every pass until it is taken."""
         self.routers = dict(routers)
         self.keeps_losses = losses
-        self.losses: list[Tensor] = []
+        self.kept: list[tuple[Tensor, Tensor, Rows]] = []
         self.rows: Rows | None = None
         self.step: dict[int, Tensor] = {}
         self.window: dict[int, Tensor] = {}
@@ -58,12 +58,15 @@ class LoadMeter:
             biased = router.config.topk_method == "noaux_tc"
             # eq. 18 counts the best by score, whatever bias and groups made of it; V2 (arXiv 2405.04434, eq. 24)
             # counts the chosen ones
-            picked_NK = scores_NE.topk(chosen_NK.shape[1], dim=-1).indices if biased else chosen_NK
-            self.losses.append(sequence_balance(scores_NE, picked_NK, *self.rows.sequences()))
+            picked_NK = scores_NE.detach().topk(chosen_NK.shape[1], dim=-1).indices if biased else chosen_NK
+            # Kept and not yet computed with: under activation checkpointing this runs inside a region that is
+            # run again, where nothing may be saved for the backward pass that is not saved both times.
+            self.kept.append((scores_NE, picked_NK, self.rows))
 
     def take_loss(self) -> Tensor:
         """The balance loss since it was last taken, summed over layers and sequences; 0 without any."""
-        losses, self.losses = self.losses, []
+        kept, self.kept = self.kept, []
+        losses = [sequence_balance(scores, picked, *rows.sequences()) for scores, picked, rows in kept]
         return torch.stack(losses).sum() if losses else torch.zeros(())
 
     def take_load(self) -> dict[int, Tensor]:

@@ -86,14 +86,14 @@ class Extras:
         total: Tensor | float = 0.0
         if self.offered is None:
             return total
-        if self.balance_weight:
-            balance = self.offered.balance_sum() / sequences
-            self.balance = self.balance + balance.detach()
-            total = total + self.balance_weight * balance
         if self.further_weight and labels_BT is not None:
             further = self.offered.further_sum(labels_BT) / items
             self.further = self.further + further.detach()
             total = total + self.further_weight * further
+        if self.balance_weight:  # after the modules for further tokens, which route too
+            balance = self.offered.balance_sum() / sequences
+            self.balance = self.balance + balance.detach()
+            total = total + self.balance_weight * balance
         return total
 
     def end_step(self) -> None:
