@@ -3,10 +3,11 @@
 Depth k reads, at token i, the normed state of the depth before it and the embedding of token
 i + k, runs one decoder layer with experts and predicts token i + k + 1 with the main model's
 own head. Embedding and head are the main model's; folders hold copies of them beside the
-module, as published. Two points of the report are read as published code reads them
-(transformers `modeling_layers.py` MtpModel, vLLM `deepseek_mtp.py`): the embedding comes
-first in the joined input, where eq. 21 prints it second, and depth 1 reads the main model's
-state *behind* its last norm. Used for training only: no speculative decoding.
+module, as published. Where the report leaves room this follows transformers 5.23
+(`modeling_layers.py`, MtpModel): the embedding comes first in the joined input (in vLLM's
+`deepseek_mtp.py` too; eq. 21 prints it second), and every depth reads a state *behind* its
+norm, the main model's or `shared_head.norm` (vLLM hands on from depth 1 the state before it;
+no DeepSeek model has a depth 2). Used for training only: no speculative decoding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
