@@ -1,22 +1,22 @@
-"""`distill teacher`: what a teacher is, without a recipe."""
+"""`distill teacher`: what a teacher of this architecture is, without a recipe."""
 
 import json
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Look at teachers: sizes, cache.")
+group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Teachers: sizes and folders.")
 
 
-def register(parent: typer.Typer) -> None:
-    """Add the group to the application."""
-    parent.add_typer(app, name="teacher")
+def register(app: typer.Typer) -> None:
+    """Add the command group to the application."""
+    group.command("info")(info)
+    app.add_typer(group, name="teacher")
 
 
-@app.command("info")
 def info(
     teacher: Annotated[
-        str, typer.Argument(metavar="PRESET|FOLDER", help="v3 (or r1), v2, v2-lite, mini, or a folder.")
+        str, typer.Argument(metavar="PRESET|FOLDER", help="v3 (r1 is the same), v2, v2-lite, mini, or a folder.")
     ],
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
