@@ -1,9 +1,11 @@
 """Opens any checkpoint folder: the teacher's architecture goes to `teacher`, everything else to `students`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distill.checkpoints import read_config
+from distill.errors import UserError
 from distill.progress import Progress
 from distill.sampling.protocols import Decoder, LoadedModel
 
@@ -14,13 +16,20 @@ class Folders:
     def __init__(self, progress: Progress | None = None) -> None:
         self.progress = progress
 
-    def load(self, folder: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
-        """Model and tokenizer of a folder; UserError naming what is wrong with it."""
+    def load(
+        self, folder: Path, *, dtype: str = "float32", device: str = "cpu", backends: Mapping[str, str] | None = None
+    ) -> LoadedModel:
+        """Model and tokenizer of a folder; UserError naming what is wrong with it, or with the choice of backends."""
         from students.loader import load_student
         from teacher.loader import is_teacher, load_teacher
 
-        if is_teacher(read_config(folder)):
-            return load_teacher(folder, dtype=dtype, device=device, progress=self.progress)
+        config = read_config(folder)
+        if is_teacher(config):
+            return load_teacher(folder, dtype=dtype, device=device, progress=self.progress, **(backends or {}))
+        for key, name in (backends or {}).items():
+            raise UserError(
+                f"{folder}: {key} = {name!r} is a teacher's choice; model_type {config['model_type']} has none"
+            )
         return load_student(folder, dtype=dtype, device=device)
 
     def decoder(self, model: Any) -> Decoder:

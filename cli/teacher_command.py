@@ -1,19 +1,38 @@
-"""`distill teacher`: looking at and rewriting folders of the teacher's architecture."""
+"""`distill teacher`: what a teacher is, and its folder in another dtype, without a recipe."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Folders of the teacher's architecture.")
+app = typer.Typer(no_args_is_help=True, help="Look at teachers: sizes, cache. Convert their folders.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command group to the application."""
-    group.command("convert")(convert)
-    app.add_typer(group, name="teacher")
+def register(parent: typer.Typer) -> None:
+    """Add the group to the application."""
+    parent.add_typer(app, name="teacher")
 
 
+@app.command("info")
+def info(
+    teacher: Annotated[
+        str, typer.Argument(metavar="PRESET|FOLDER", help="v3 (or r1), v2, v2-lite, mini, or a folder.")
+    ],
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Count a teacher's parameters and cache without its weights.
+
+    Parameters in all and active for a token, by component; values and bytes the latent cache keeps for a token in one
+    layer, beside multi-head and grouped-query attention of the same shape. Of a folder only config.json is read.
+    """
+    from teacher.describe import as_json, as_text, find_config
+
+    config = find_config(teacher)
+    typer.echo(json.dumps(as_json(teacher, config), indent=2) if json_ else as_text(teacher, config))
+
+
+@app.command("convert")
 def convert(
     source: Annotated[Path, typer.Argument(help="Folder to read: FP8 blocks, bfloat16, float16 or float32.")],
     out: Annotated[Path, typer.Argument(help="New folder.")],

@@ -4,14 +4,20 @@ Keys and values of all heads come from one normed latent of width C; position li
 extra columns, one rotated key shared by all heads. Here everything is expanded per head,
 which is the cheaper way for training and prefill. Decoding from the latent cache, with
 the expansion absorbed into the query, is `teacher.decoder`. No dropout on weights but
-`attention_dropout`; no sliding window, no sparsity.
+`attention_dropout`; no sliding window, no sparsity. How the expanded heads attend is an
+explicit choice.
 """
+
+import logging
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.errors import UserError, did_you_mean
 from teacher.config import TeacherConfig
+from teacher.kernels import reference
 from teacher.norm import RMSNorm
 from teacher.rotary import rotate_tail, softmax_scale
 from teacher.rows import Rows
@@ -19,15 +25,33 @@ from teacher.rows import Rows
 # N tokens, S sequences, L longest, H heads, Q query width per head, V value width per head,
 # C latent width, R rotated width
 
+logger = logging.getLogger(__name__)
+
+AttentionBackend = Literal["reference", "sdpa"]
+"""`reference`: scores, softmax, weighted sum, in plain PyTorch. `sdpa`: torch's scaled_dot_product_attention."""
 LATENT_EPS = 1e-6
 """The latents' norms do not follow `rms_norm_eps` (published modeling_deepseek.py, same in transformers)."""
+
+
+def choose_attention(name: str) -> AttentionBackend:
+    """The named backend, logged with the reason it can run here. UserError when there is none of that name."""
+    if name == "reference":
+        reason = "the definition, which holds every score at once"
+    elif name == "sdpa":
+        reason = "torch's fused attention, on any device; torch picks the kernel"
+    else:
+        known = get_args(AttentionBackend)
+        raise UserError(f"attention_backend {name}: unknown{did_you_mean(name, known)}; there are {', '.join(known)}")
+    logger.info("attention backend %s: %s", name, reason)
+    return cast(AttentionBackend, name)
 
 
 class LatentAttention(nn.Module):
     """One layer's attention. Parameter names are the published ones."""
 
-    def __init__(self, config: TeacherConfig) -> None:
+    def __init__(self, config: TeacherConfig, backend: AttentionBackend = "sdpa") -> None:
         super().__init__()
+        self.backend: AttentionBackend = backend
         width, heads, bias = config.hidden_size, config.num_attention_heads, config.attention_bias
         self.heads, self.query_width, self.value_width = heads, config.qk_head_dim, config.v_head_dim
         self.nope_width, self.rope_width, self.latent_width = (
@@ -67,12 +91,15 @@ class LatentAttention(nn.Module):
         return output
 
     def _attend(self, query_SLHQ: Tensor, key_SLHQ: Tensor, value_SLHV: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if self.backend == "reference":
+            return reference.attention(query_SLHQ, key_SLHQ, value_SLHV, self.scale, dropout)
         attended_SHLV = F.scaled_dot_product_attention(
             query_SLHQ.transpose(1, 2),
             key_SLHQ.transpose(1, 2),
             value_SLHV.transpose(1, 2),
             is_causal=True,  # sequences start at column 0, so padding behind them is never seen
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=dropout,
             scale=self.scale,
         )
         return attended_SHLV.transpose(1, 2)

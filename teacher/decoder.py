@@ -8,6 +8,7 @@ at different positions; a step costs the longest of them. No paging: a slot owns
 capacity.
 """
 
+from itertools import islice
 from typing import cast
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from distill.errors import UserError
 from teacher.attention import LatentAttention
-from teacher.model import DecoderLayer, DeepseekForCausalLM
+from teacher.layer import DecoderLayer
+from teacher.model import DeepseekForCausalLM
 from teacher.rotary import turn_in_place
 from teacher.rows import find_rows
 
@@ -50,7 +52,8 @@ class LatentDecoder:
     @torch.inference_mode()
     def refresh(self) -> None:
         """Absorb the live model's weights anew; the cache is void."""
-        self.layers = [_AbsorbedLayer(cast(DecoderLayer, layer)) for layer in self.model.model.layers]
+        body = self.model.model
+        self.layers = [_AbsorbedLayer(cast(DecoderLayer, layer)) for layer in islice(body.layers, body.depth)]
 
     @torch.inference_mode()
     def prefill(self, ids_BT: Tensor, lengths_B: Tensor, slots_B: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from distill.runs import Report
 class TeacherInitConfig(StageConfig):
     """Which architecture to make."""
 
-    preset: Literal["mini", "v3", "v2-lite"] = "mini"
+    preset: Literal["mini", "v3", "r1", "v2", "v2-lite"] = "mini"
     """Shape to start from, from teacher/config.py."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys of the preset's config.json to replace; `vocab_size` and token ids follow the tokenizer."""
@@ -47,10 +47,12 @@ def teacher_init(out: Path, config: TeacherInitConfig, *, tokenizer: Any, seed: 
             "parameters": sizes.total,
             "active_parameters": sizes.active,
             "cache_values_per_token": sizes.cache_values_per_token,
+            "mtp_parameters": sizes.further.total,
         },
         lines=(
             f"parameters              {sizes.total:>14,}",
             f"active a token          {sizes.active:>14,}  (all but unchosen experts; embedding and head count)",
+            f"further tokens (MTP)    {sizes.further.total:>14,}  (beside the above)",
             f"cache values a token    {sizes.cache_values_per_token:>14,}",
         ),
     )

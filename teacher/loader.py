@@ -1,9 +1,8 @@
 """Open a teacher folder: config, weights and tokenizer, checked before anything is built."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, get_origin
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -15,9 +14,12 @@ from distill.progress import Progress
 from distill.records import reason
 from distill.sampling.protocols import LoadedModel
 from teacher.checkpoint import Weights, open_weights, to_published
-from teacher.config import TeacherConfig
+from teacher.config import FORMATS, TeacherConfig
 from teacher.fp8 import check_quantization
-from teacher.model import DeepseekForCausalLM
+from teacher.mtp import shared_copies
+
+if TYPE_CHECKING:
+    from teacher.model import DeepseekForCausalLM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALWAYS_FLOAT32 = "e_score_correction_bias"
@@ -29,12 +31,10 @@ ROPE_NUMBERS = (
 )  # fmt: skip
 """Keys of `rope_parameters` that may be there, as numbers above 0."""
 
-_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
-
 
 def is_teacher(config: dict[str, Any]) -> bool:
     """True for the `config.json` of a folder this room opens."""
-    return config.get("model_type") == TeacherConfig.model_type
+    return config.get("model_type") in FORMATS
 
 
 def load_teacher(
@@ -42,13 +42,14 @@ def load_teacher(
     dtype: str = "float32",
     device: str = "cpu",
     experts_backend: str = "grouped_mm",
+    attention_backend: str = "sdpa",
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Model and tokenizer of a folder. Raises UserError naming the folder and what is wrong with it."""
-    return with_tokenizer(read_model(folder, dtype, device, experts_backend, progress), folder)
+    return with_tokenizer(read_model(folder, dtype, device, experts_backend, attention_backend, progress), folder)
 
 
-def with_tokenizer(model: DeepseekForCausalLM, folder: Path) -> LoadedModel:
+def with_tokenizer(model: "DeepseekForCausalLM", folder: Path) -> LoadedModel:
     """A model and the tokenizer of its folder. Raises UserError when there is none that can be read."""
     from transformers import AutoTokenizer
 
@@ -64,19 +65,21 @@ def read_model(
     dtype: str = "float32",
     device: str = "cpu",
     experts_backend: str = "grouped_mm",
+    attention_backend: str = "sdpa",
     progress: Progress | None = None,
-) -> DeepseekForCausalLM:
+) -> "DeepseekForCausalLM":
     """The model of a folder in evaluation mode, read straight into its tensors on `device`."""
     config = read_teacher_config(folder)
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype}: unknown; there are {', '.join(DTYPES)}")
     weights = open_weights(folder)
-    model = _outline(folder, config, weights, experts_backend)
+    model = _outline(folder, config, weights, experts_backend, attention_backend)
     state = {
         name: torch.empty(tensor.shape, dtype=kept_dtype(name, DTYPES[dtype]), device=device)
         for name, tensor in model.state_dict().items()
     }
     weights.read_into(_on_disk(config, state), progress=progress)
+    _check_copies(config, weights, state)
     if config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state, assign=True)
@@ -90,7 +93,7 @@ def check_folder(folder: Path) -> tuple[TeacherConfig, Weights]:
     """Config and weights of a folder whose headers match each other; no tensor is read."""
     config = read_teacher_config(folder)
     weights = open_weights(folder)
-    _outline(folder, config, weights, "reference")
+    _outline(folder, config, weights, "reference", "sdpa")
     return config, weights
 
 
@@ -100,9 +103,8 @@ def read_teacher_config(folder: Path) -> TeacherConfig:
     values = read_config(folder)
     if not is_teacher(values):
         code = "; code of the folder (auto_map) is never run" if "auto_map" in values else ""
-        raise UserError(
-            f"{path}: key model_type: {shown(values['model_type'])}, expected {TeacherConfig.model_type!r}{code}"
-        )
+        expected = " or ".join(map(repr, FORMATS))
+        raise UserError(f"{path}: key model_type: {shown(values['model_type'])}, expected {expected}{code}")
     check_quantization(values.pop("quantization_config", None), str(path))
     # Published folders carry it. The architecture is built here; the code they name is never run.
     values.pop("auto_map", None)
@@ -110,10 +112,11 @@ def read_teacher_config(folder: Path) -> TeacherConfig:
     if missing:
         raise UserError(f"{path}: key {missing[0]}: missing")
     for key, kind in TeacherConfig.__annotations__.items():
-        if key in values:
+        origin: Any = get_origin(kind)
+        if key in values and origin is not ClassVar:
             _check_value(f"{path}: key {key}", values[key], kind)
     try:
-        config: TeacherConfig = TeacherConfig.from_dict(values)
+        config: TeacherConfig = FORMATS[values["model_type"]].from_dict(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -139,21 +142,36 @@ def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if name.endswith(ALWAYS_FLOAT32) else dtype
 
 
-def _outline(folder: Path, config: TeacherConfig, weights: Weights, experts_backend: str) -> DeepseekForCausalLM:
+def check_further(folder: Path, names: Collection[str], config: TeacherConfig) -> None:
+    """Raise UserError where a configuration announces modules for further tokens and the weights lack them."""
+    for layer in range(config.num_hidden_layers, config.num_hidden_layers + config.num_nextn_predict_layers):
+        if not any(name.startswith(f"model.layers.{layer}.") for name in names):
+            raise UserError(
+                f"{folder / CONFIG}: key num_nextn_predict_layers: {config.num_nextn_predict_layers}, but the folder "
+                f"holds no tensor of model.layers.{layer}; set the key to {layer - config.num_hidden_layers} to read it"
+            )
+
+
+def _outline(
+    folder: Path, config: TeacherConfig, weights: Weights, experts_backend: str, attention_backend: str
+) -> "DeepseekForCausalLM":
     """The model on the meta device, its tensors the folder's by name and shape."""
-    routed = max(0, config.num_hidden_layers - config.first_k_dense_replace) * config.n_routed_experts
-    needed = config.num_hidden_layers + config.num_nextn_predict_layers + 3 * routed
-    held = len(weights.stored)
+    from teacher.model import DeepseekForCausalLM
+
+    further, held = config.num_nextn_predict_layers, len(weights.stored)
+    sparse = max(0, config.num_hidden_layers - config.first_k_dense_replace) // config.moe_layer_freq + further
+    needed = config.num_hidden_layers + further + 3 * sparse * config.n_routed_experts
     if needed > 2 * held + 200:  # a config of a billion layers would take hours to build before a name is missed
         raise UserError(
-            f"{folder / CONFIG}: num_hidden_layers {config.num_hidden_layers}, num_nextn_predict_layers "
-            f"{config.num_nextn_predict_layers} and n_routed_experts {config.n_routed_experts} need over {needed:,} "
-            f"tensors, the folder holds {held:,}"
+            f"{folder / CONFIG}: num_hidden_layers {config.num_hidden_layers}, num_nextn_predict_layers {further} "
+            f"and n_routed_experts {config.n_routed_experts} need over {needed:,} tensors, the folder holds {held:,}"
         )
+    check_further(folder, weights.stored, config)
     with torch.device("meta"):
-        model = DeepseekForCausalLM(config, experts_backend)
+        model = DeepseekForCausalLM(config, experts_backend, attention_backend)
     shapes = {name: tuple(tensor.shape) for name, tensor in _on_disk(config, model.state_dict()).items()}
-    weights.expect(shapes, _spare(config))
+    copies = {name: shapes[source] for name, source in shared_copies(config).items() if name in weights.stored}
+    weights.expect({**shapes, **copies}, spare=lambda name: name.endswith(".rotary_emb.inv_freq"))
     return model
 
 
@@ -165,13 +183,15 @@ def _on_disk(config: TeacherConfig, state: dict[str, Tensor]) -> dict[str, Tenso
     return published
 
 
-def _spare(config: TeacherConfig) -> Callable[[str], bool]:
-    """Names a folder may hold beyond the model's: next-token-prediction layers, and angles that are computed here."""
-    first = config.num_hidden_layers
-
-    def spare(name: str) -> bool:
-        layer = _LAYER.match(name)
-        further = layer is not None and first <= int(layer[1]) < first + config.num_nextn_predict_layers
-        return further or name.endswith(".rotary_emb.inv_freq")
-
-    return spare
+def _check_copies(config: TeacherConfig, weights: Weights, state: dict[str, Tensor]) -> None:
+    """Embedding and head beside a module for further tokens are the main model's. UserError naming one that is not."""
+    for name, source in shared_copies(config).items():
+        if name not in weights.stored:
+            continue
+        rows = state[source]
+        for piece in weights.pieces(name, rows.dtype, device=rows.device):
+            if not torch.equal(piece, rows[: len(piece)]):
+                raise UserError(
+                    f"{weights.stored[name].file}: tensor {name}: differs from {source}, which it is a copy of"
+                )
+            rows = rows[len(piece) :]

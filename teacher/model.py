@@ -1,10 +1,13 @@
-"""DeepSeek-V3 as a transformers model: latent attention, routed experts, published tensor names.
+"""DeepSeek-V3, V2 and V2-Lite as a transformers model: latent attention, routed experts, published tensor names.
 
 Runs in transformers' Trainer and TRL's SFT and GRPO trainers. Keeps no cache: speaking is
 `teacher.decoder`'s business, and `generate` here recomputes the whole prefix each token,
-right but slow. The next-token-prediction module is not part of it.
+right but slow. Modules for further tokens (`teacher.mtp`) stand behind the last layer, as on
+disk; a plain forward pass does not run them.
 """
 
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,35 +16,17 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from teacher.attention import LatentAttention
+from teacher.attention import LatentAttention, choose_attention
+from teacher.auxiliary import Auxiliary, Pass
 from teacher.checkpoint import to_published
 from teacher.config import TeacherConfig
-from teacher.moe import Backend, Experts, FeedForward, MixtureOfExperts, Router, choose_backend
+from teacher.moe import Experts, Router, choose_backend
+from teacher.mtp import build_layers, shared_copies
 from teacher.norm import RMSNorm
 from teacher.rotary import Rotary
 from teacher.rows import Rows, find_rows
 
 # B batch rows, T batch width, N real tokens, D model width, V vocabulary
-
-
-class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside a residual."""
-
-    def __init__(self, config: TeacherConfig, layer: int, backend: Backend) -> None:
-        super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = LatentAttention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp: nn.Module = (
-            FeedForward(config.hidden_size, config.intermediate_size)
-            if config.is_dense(layer)
-            else MixtureOfExperts(config, backend)
-        )
-
-    def forward(self, x_ND: Tensor, rows: Rows, turns_NP: Tensor, latents: list[Tensor] | None = None) -> Tensor:
-        x_ND = x_ND + self.self_attn(self.input_layernorm(x_ND), rows, turns_NP, latents)
-        output: Tensor = x_ND + self.mlp(self.post_attention_layernorm(x_ND))
-        return output
 
 
 class DeepseekPreTrainedModel(PreTrainedModel):
@@ -73,11 +58,16 @@ class DeepseekPreTrainedModel(PreTrainedModel):
 class DeepseekModel(DeepseekPreTrainedModel):
     """Embedding, layers and the last norm."""
 
-    def __init__(self, config: TeacherConfig, experts_backend: str = "grouped_mm") -> None:
+    auxiliary: Auxiliary | None = None
+    """Set by the language model around this one."""
+
+    def __init__(
+        self, config: TeacherConfig, experts_backend: str = "grouped_mm", attention_backend: str = "sdpa"
+    ) -> None:
         super().__init__(config)
-        backend = choose_backend(experts_backend)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config, layer, backend) for layer in range(config.num_hidden_layers))
+        self.depth = config.num_hidden_layers
+        self.layers = build_layers(config, choose_backend(experts_backend), choose_attention(attention_backend))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = Rotary(config)
         self.gradient_checkpointing = False
@@ -104,12 +94,18 @@ class DeepseekModel(DeepseekPreTrainedModel):
         embedded_BTD = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         batch, width = embedded_BTD.shape[:2]
         rows = find_rows(batch, width, embedded_BTD.device, attention_mask, position_ids)
-        return BaseModelOutput(last_hidden_state=rows.scatter(self.run(rows.gather(embedded_BTD), rows)))
+        embedded_ND = rows.gather(embedded_BTD)
+        meter = self.auxiliary.meter if self.auxiliary and self.training and torch.is_grad_enabled() else None
+        with meter.watching(rows) if meter else nullcontext():
+            hidden_ND = self.run(embedded_ND, rows)
+        if meter and self.auxiliary and self.auxiliary.keeps_pass:
+            self.auxiliary.last = Pass(hidden_ND, embedded_ND, rows)
+        return BaseModelOutput(last_hidden_state=rows.scatter(hidden_ND))
 
     def run(self, x_ND: Tensor, rows: Rows, latents: list[Tensor] | None = None) -> Tensor:
         """All layers and the last norm over real tokens; `latents` collects what a cache keeps, layer by layer."""
         turns_NP = self.rotary.turns(rows.positions_N)
-        for layer in self.layers:
+        for layer in islice(self.layers, self.depth):
             if self.gradient_checkpointing and self.training:
                 x_ND = checkpoint(layer, x_ND, rows, turns_NP, use_reentrant=False)
             else:
@@ -119,19 +115,28 @@ class DeepseekModel(DeepseekPreTrainedModel):
 
 
 class DeepseekForCausalLM(DeepseekPreTrainedModel, GenerationMixin):
-    """The language model. `experts_backend` is reference, grouped_mm or triton."""
+    """The language model. Backends are those of `teacher.moe` and `teacher.attention`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 - transformers reads a class dict
 
-    def __init__(self, config: TeacherConfig, experts_backend: str = "grouped_mm") -> None:
+    def __init__(
+        self, config: TeacherConfig, experts_backend: str = "grouped_mm", attention_backend: str = "sdpa"
+    ) -> None:
         super().__init__(config)
-        self.model = DeepseekModel(config, experts_backend)
+        self.model = DeepseekModel(config, experts_backend, attention_backend)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.auxiliary = self.model.auxiliary = Auxiliary(self)
+        """What trainers may ask of this model beyond logits (`distill.train.auxiliary`)."""
         self.post_init()
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> None:
-        """Write the folder with the published tensor names, one tensor an expert."""
+        """Write the folder with the published tensor names, one tensor an expert.
+
+        Modules for further tokens get their copies of embedding and head, as published.
+        """
         published = to_published(self.state_dict() if state_dict is None else state_dict)
+        for name, source in shared_copies(self.config).items():
+            published[name] = published[source].clone()
         super().save_pretrained(save_directory, *args, state_dict=published, save_original_format=False, **kwargs)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -151,6 +156,13 @@ class DeepseekForCausalLM(DeepseekPreTrainedModel, GenerationMixin):
         backend = choose_backend(name)
         for module in self.modules():
             if isinstance(module, Experts):
+                module.backend = backend
+
+    def set_attention_backend(self, name: str) -> None:
+        """Attend another way from now on, where heads are expanded."""
+        backend = choose_attention(name)
+        for module in self.modules():
+            if isinstance(module, LatentAttention):
                 module.backend = backend
 
     def forward(

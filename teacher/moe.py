@@ -3,13 +3,13 @@
 The router works in float32: in bfloat16 it picks other experts. The correction bias
 steers which experts are chosen and never enters their weights. No token is dropped.
 Experts live in two 3-D tensors; how they are multiplied is an explicit choice. Does not
-balance load: updating the bias is the trainer's business.
+balance load: a `meter` sees what the router does (`teacher.balance`), the trainer decides.
 """
 
 import importlib.util
 import logging
 import os
-from typing import Literal, cast, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -67,12 +67,20 @@ class FeedForward(nn.Module):
         return output
 
 
+class Meter(Protocol):
+    """Who watches a router in training."""
+
+    def see(self, router: "Router", scores_NE: Tensor, chosen_NK: Tensor) -> None:
+        """Scores, with their graph, and chosen experts of one batch."""
+
+
 class Router(nn.Module):
     """Chooses K of E experts a token."""
 
     def __init__(self, config: TeacherConfig) -> None:
         super().__init__()
         self.config = config
+        self.meter: Meter | None = None
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         if config.topk_method == "noaux_tc":
             self.e_score_correction_bias = nn.Buffer(torch.zeros(config.n_routed_experts, dtype=torch.float32))
@@ -83,18 +91,24 @@ class Router(nn.Module):
         logits_NE = F.linear(x_ND.to(wide), self.weight.to(wide))
         scores_NE = logits_NE.sigmoid() if self.config.scoring_func == "sigmoid" else logits_NE.softmax(-1)
         chosen_NK = self._choose(scores_NE.detach())
+        if self.meter is not None:
+            self.meter.see(self, scores_NE, chosen_NK)
         weights_NK = scores_NE.gather(1, chosen_NK)
-        if self.config.norm_topk_prob:
+        if self.config.normalizes:
             weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
-        return weights_NK * self.config.routed_scaling_factor, chosen_NK
+        if self.config.scales:
+            weights_NK = weights_NK * self.config.routed_scaling_factor
+        return weights_NK, chosen_NK
 
     def _choose(self, scores_NE: Tensor) -> Tensor:
-        """Report eqs. 14-16: the bias joins the choice; only the best groups stay eligible."""
-        if self.config.topk_method == "noaux_tc":
+        """V3 report, eqs. 14-16 (V2: arXiv 2405.04434, eqs. 21-22 and section 2.2.2): the bias joins the choice;
+        only the best groups stay eligible, ranked by their two best experts, or in V2 by their best."""
+        biased = self.config.topk_method == "noaux_tc"
+        if biased:
             scores_NE = scores_NE + self.e_score_correction_bias
-        if self.config.topk_group < self.config.n_group:
+        if self.config.grouped:
             grouped_NGX = scores_NE.unflatten(-1, (self.config.n_group, -1))
-            group_scores_NG = grouped_NGX.topk(2, dim=-1).values.sum(-1)
+            group_scores_NG = grouped_NGX.topk(2 if biased else 1, dim=-1).values.sum(-1)
             kept = group_scores_NG.topk(self.config.topk_group, dim=-1, sorted=False).indices
             closed_NG = torch.ones_like(group_scores_NG, dtype=torch.bool).scatter(1, kept, False)
             # -inf and not 0: with negative biases a closed expert at 0 would win

@@ -48,6 +48,27 @@ class Rows:
         batch_BT: Tensor = tokens_N.unflatten(0, self.batch)
         return batch_BT
 
+    def sequences(self) -> tuple[Tensor, int]:
+        """Which sequence each token belongs to (N), int64, and how many there are (S)."""
+        begun, parts = 0, []
+        for sequences, longest in self.grids:
+            ids_S = torch.arange(begun, begun + sequences, device=self.positions_N.device)
+            parts.append(ids_S.repeat_interleave(longest))
+            begun += sequences
+        flat_P = torch.cat(parts)
+        return (flat_P if self.places_N is None else flat_P.index_select(0, self.places_N)), begun
+
+    def followed(self) -> tuple["Rows", Tensor]:
+        """Rows of the tokens that have a successor in their sequence, and where those stand in the list (M)."""
+        sequence_N, _ = self.sequences()
+        kept_M = (sequence_N[1:] == sequence_N[:-1]).nonzero()[:, 0]
+        tokens_M = kept_M if self.tokens_N is None else self.tokens_N.index_select(0, kept_M)
+        sequence_M = sequence_N.index_select(0, kept_M)
+        starts_M = torch.ones_like(kept_M, dtype=torch.bool)
+        starts_M[1:] = sequence_M[1:] != sequence_M[:-1]
+        positions_M = self.positions_N.index_select(0, kept_M)
+        return _arranged(self.batch, positions_M, tokens_M, starts_M), kept_M
+
     def to_grids(self, tokens_N: Tensor) -> list[Tensor]:
         """(N, ...) -> (S, L, ...) for each grid, zeros behind each sequence's end."""
         sizes = [sequences * longest for sequences, longest in self.grids]
@@ -95,17 +116,22 @@ def find_rows(
     row_N = tokens_N // width
     starts_N = torch.ones_like(tokens_N, dtype=torch.bool)
     starts_N[1:] = (row_N[1:] != row_N[:-1]) | (positions_N[1:] != positions_N[:-1] + 1)
+    return _arranged((batch, width), positions_N, tokens_N, starts_N)
+
+
+def _arranged(batch: tuple[int, int], positions_N: Tensor, tokens_N: Tensor, starts_N: Tensor) -> Rows:
+    """Rows of tokens in order, of which some start a sequence."""
     sequence_N = starts_N.long().cumsum(0) - 1
     first_S = starts_N.nonzero()[:, 0]
-    column_N = torch.arange(len(tokens_N), device=device) - first_S.index_select(0, sequence_N)
+    column_N = torch.arange(len(tokens_N), device=tokens_N.device) - first_S.index_select(0, sequence_N)
     lengths_S = torch.bincount(sequence_N, minlength=len(first_S))
     grids, base_S = _grids(lengths_S)
     in_order = len(grids) == 1 and len(tokens_N) == grids[0][0] * grids[0][1]
     return Rows(
-        (batch, width),
+        batch,
         grids,
         positions_N,
-        None if len(tokens_N) == batch * width else tokens_N,
+        None if len(tokens_N) == batch[0] * batch[1] else tokens_N,
         None if in_order else base_S.index_select(0, sequence_N) + column_N,
     )
 

@@ -24,8 +24,8 @@ def test_two_answers_are(gold, said, expected):
     assert status(gold, said) == expected
 
 
-ONE_WAY = ("percent", "options")
-"""A missing percent sign is forgiven, not an added one; what stands behind an option is no gold answer."""
+ONE_WAY = ("percent", "options", "bases")
+"""A missing percent sign or base is forgiven, not an added one; what stands behind an option is no gold answer."""
 SYMMETRIC = [
     (*row,) for group, rows in PAIRS.items() if group not in ONE_WAY for row in rows if row[2] in ("correct", "wrong")
 ]

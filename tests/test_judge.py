@@ -49,7 +49,10 @@ def trace(text, finish="stop", think_open=False, id="t"):
         pytest.param("<think> 12 </think>", "stop", False, "unparsed", id="nothing behind the thought"),
         pytest.param("<think> 12 </think>", "length", False, "truncated", id="cut behind the thought"),
         pytest.param("<think> a </think> 12", "length", False, "truncated", id="a cut number may be half a number"),
-        pytest.param("<think> a </think> \\boxed{12} and", "length", False, "correct", id="marked before the cut"),
+        pytest.param("<think> a </think> \\boxed{12} and", "length", False, "correct", id="boxed before the cut"),
+        pytest.param("<think> a </think> #### 12", "length", False, "truncated", id="a cut number behind hashes"),
+        pytest.param("the answer is 12", "length", False, "truncated", id="a cut number behind a phrase"),
+        pytest.param("the answer is 12. And", "length", False, "correct", id="a sentence that ended before the cut"),
         pytest.param("<think> a </think> x <think> 12", "stop", False, "unparsed", id="answer in a second thought"),
         pytest.param("<think> a </think> no idea", "stop", False, "unparsed", id="no number said"),
         pytest.param("", "stop", False, "unparsed", id="nothing said"),
@@ -130,7 +133,7 @@ def test_verdicts_come_in_the_order_of_the_pairs(judge):
     pairs = [
         (slow, trace(NESTED[1].text, id="0")),
         (problem(), trace("12", id="1")),
-        (slow, trace("\\boxed{\\sqrt{3-2\\sqrt2}}", id="2")),
+        (slow, trace("\\boxed{3}", id="2")),
         (problem(), trace("13", id="3")),
     ]
     verdicts = list(judge.judge_many(iter(pairs)))
@@ -182,7 +185,7 @@ def test_five_thousand_numbers_are_judged_in_a_second(judge):
     assert time.process_time() - begun < 0.2
 
 
-NESTED = problem(r"\sqrt{3+2\sqrt{2}}"), Said(r"\boxed{1+\sqrt{2}}")
+NESTED = problem(r"\log 100"), Said(r"\boxed{2}")
 """What takes computer algebra to decide."""
 HANGS = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin:\n    while True: pass\n"
 DIES = "import sys\nprint('ready', flush=True)\nsys.stdin.readline()\n"

@@ -1,6 +1,7 @@
 """A file of answers and programs in, verdicts in input order out."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,21 @@ def test_output_over_the_input_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(ROWS[0][0]) + "\n")
     with pytest.raises(UserError, match="is the input itself"):
         judge_file(path, path, workers=1, timeout=1.0, progress=Progress("quiet"))
+
+
+def test_output_that_is_no_plain_file_of_its_own_is_refused(tmp_path: Path) -> None:
+    path, link, pipe = tmp_path / "in.jsonl.tmp", tmp_path / "link", tmp_path / "pipe"
+    path.write_text(json.dumps(ROWS[0][0]) + "\n")
+    link.symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(pipe)
+    for out, why in ((link, "no regular file"), (pipe, "no regular file"), (tmp_path / "x.gz", "plain JSONL"),
+                     (tmp_path / "in.jsonl", "is the input itself")):  # fmt: skip
+        with pytest.raises(UserError, match=why):
+            judge_file(path, out, workers=1, timeout=1.0, progress=Progress("quiet"))
+    assert path.read_text()
+    for timeout in (float("inf"), float("nan"), 1e9, 0.0):
+        with pytest.raises(UserError, match="timeout"):
+            judge_file(path, tmp_path / "out", workers=1, timeout=timeout, progress=Progress("quiet"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from distill.jsonl import write_jsonl
 from distill.problems.vocabulary import mini_tokenizer
 from distill.records import Example, Message, Problem
 from distill.train.resume import States
+from teacher.config import preset
+from teacher.model import DeepseekForCausalLM
 
 KILLS = Path(__file__).parent / "training_kills.py"
 SFT: dict[str, Any] = {
@@ -35,28 +37,35 @@ RL: dict[str, Any] = {
     "probe": 4,
     "floor": 0.0,
 }
+EXPERTS: dict[str, Any] = {**SFT, "bias_update": 0.03, "balance_loss": 0.1, "mtp_loss": 0.3}
+RUNS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
+    "sft": ("sft", ("examples.jsonl", "model"), SFT),
+    "experts": ("sft", ("examples.jsonl", "teacher"), EXPERTS),
+    "rl": ("rl", ("model", "problems.jsonl"), RL),
+}
+"""Stage, inputs and table of each run; `experts` carries correction biases and further tokens through a kill."""
 INSTANTS = {
     # Steps and syncs are counted anew in each attempt. A state syncs the curve, four files, the folder, its parent.
     "sft": ("step:5", "sync:8", "step:3"),
+    "experts": ("step:5", "sync:8"),
     "rl": ("step:4", "sync:3"),
 }
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where both stages ran twice: `<stage>-killed` and `<stage>-straight`."""
+    """A folder where every run was made twice: `<run>-killed` and `<run>-straight`."""
     base = tmp_path_factory.mktemp("killed")
     _write_inputs(base)
-    inputs = {"sft": ["examples.jsonl", "model"], "rl": ["model", "problems.jsonl"]}
     jobs = [
         {
             "stage": stage,
-            "inputs": [str(base / name) for name in inputs[stage]],
-            "out": str(base / f"{stage}-{how}"),
+            "inputs": [str(base / name) for name in inputs],
+            "out": str(base / f"{run}-{how}"),
             "fields": fields,
-            "instants": INSTANTS[stage] if how == "killed" else (),
+            "instants": INSTANTS[run] if how == "killed" else (),
         }
-        for stage, fields in (("sft", SFT), ("rl", RL))
+        for run, (stage, inputs, fields) in RUNS.items()
         for how in ("straight", "killed")
     ]
     (base / "jobs.json").write_text(json.dumps(jobs))
@@ -68,27 +77,30 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-@pytest.mark.parametrize("stage", ["sft", "rl"])
-def test_killed_training_ends_bit_for_bit_like_an_uninterrupted_run(stage: str, ended: Path) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_killed_training_ends_bit_for_bit_like_an_uninterrupted_run(run: str, ended: Path) -> None:
+    model = next(name for name in RUNS[run][1] if "jsonl" not in name)
     start, straight, killed = (
-        load_file(ended / name / "model.safetensors") for name in ("model", f"{stage}-straight", f"{stage}-killed")
+        load_file(ended / name / "model.safetensors") for name in (model, f"{run}-straight", f"{run}-killed")
     )
-    assert any(not torch.equal(start[name], straight[name]) for name in start), "nothing was learned"
+    moved = {name for name in start if not torch.equal(start[name], straight[name])}
+    assert run != "experts" or any("e_score_correction_bias" in name for name in moved), "no bias was moved"
+    assert moved, "nothing was learned"
     assert all(torch.equal(straight[name], killed[name]) for name in straight)
 
 
-@pytest.mark.parametrize("stage", ["sft", "rl"])
-def test_the_curve_of_a_killed_run_has_no_gap_and_no_row_twice(stage: str, ended: Path) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_the_curve_of_a_killed_run_has_no_gap_and_no_row_twice(run: str, ended: Path) -> None:
     steps = [
-        [json.loads(line)["step"] for line in (ended / f"{stage}-{how}" / "curve.jsonl").read_text().splitlines()]
+        [json.loads(line)["step"] for line in (ended / f"{run}-{how}" / "curve.jsonl").read_text().splitlines()]
         for how in ("straight", "killed")
     ]
     assert steps[0] == steps[1]
 
 
-@pytest.mark.parametrize("stage", ["sft", "rl"])
-def test_nothing_of_the_states_stays_in_the_final_folder(stage: str, ended: Path) -> None:
-    straight, killed = ({path.name for path in (ended / f"{stage}-{how}").iterdir()} for how in ("straight", "killed"))
+@pytest.mark.parametrize("run", RUNS)
+def test_nothing_of_the_states_stays_in_the_final_folder(run: str, ended: Path) -> None:
+    straight, killed = ({path.name for path in (ended / f"{run}-{how}").iterdir()} for how in ("straight", "killed"))
     assert straight == killed
     assert "resume" not in killed
 
@@ -137,6 +149,17 @@ def _write_inputs(base: Path) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(base / "model")
     tokenizer.save_pretrained(base / "model")
+    routed = preset(
+        "mini",
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_nextn_predict_layers=1,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    DeepseekForCausalLM(routed).save_pretrained(base / "teacher")
+    tokenizer.save_pretrained(base / "teacher")
     examples = [
         Example(
             id=f"e{number}",

@@ -217,6 +217,9 @@ def test_a_token_budget_decides_the_steps(data: Path, model: Path, tmp_path: Pat
     [
         pytest.param(["<think> 3 </think> 3"] * 2, {"accumulation": 2}, id="in two parts"),
         pytest.param(["<think> 3 </think> 3", "4 4"], {"packing": True}, id="packed"),
+        pytest.param(
+            ["<think> 3 </think> 3", "4 4"], {"gradient_checkpointing": True}, id="activations computed again"
+        ),
     ],
 )
 def test_another_way_through_the_same_rows_trains_alike(

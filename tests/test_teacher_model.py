@@ -4,94 +4,20 @@ import logging
 
 import pytest
 import torch
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
 from distill.errors import UserError
 from teacher.config import TeacherConfig, preset
+from teacher.kernels import reference
 from teacher.model import DeepseekForCausalLM
 from teacher.moe import Experts, Router
 from teacher.rotary import Rotary, softmax_scale
 from teacher.rows import find_rows
+from tests.teacher_pairs import CONFIGS, YARN, assert_gradients_equal, difference, ids_for, mixed, pair
 
-YARN = {
-    "rope_type": "yarn",
-    "rope_theta": 10000.0,
-    "factor": 40.0,
-    "original_max_position_embeddings": 64,
-    "beta_fast": 32.0,
-    "beta_slow": 1.0,
-    "mscale": 1.0,
-    "mscale_all_dim": 1.0,
-}
-SMALL = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 24, "kv_lora_rank": 16}
-CONFIGS = {
-    "miniature": {"num_hidden_layers": 2},
-    "no dense layer": {**SMALL, "first_k_dense_replace": 0, "num_hidden_layers": 2},
-    "two dense layers": {**SMALL, "first_k_dense_replace": 2, "num_hidden_layers": 3},
-    "dense only": {**SMALL, "first_k_dense_replace": 2, "num_hidden_layers": 2},
-    "query latent": {**SMALL, "q_lora_rank": 12, "num_hidden_layers": 2},
-    "query latent and biases": {**SMALL, "q_lora_rank": 12, "attention_bias": True, "num_hidden_layers": 2},
-    "one group": {**SMALL, "n_group": 1, "topk_group": 1, "num_hidden_layers": 2},
-    "one group of four": {**SMALL, "n_group": 4, "topk_group": 1, "num_hidden_layers": 2},
-    "three groups of four, 64 experts": {
-        **SMALL, "n_routed_experts": 64, "n_group": 4, "topk_group": 3, "num_experts_per_tok": 8,
-        "num_hidden_layers": 2,
-    },
-    "every reachable expert": {
-        **SMALL, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 4, "num_hidden_layers": 2,
-    },
-    "two shared experts": {**SMALL, "n_shared_experts": 2, "num_hidden_layers": 2},
-    "weights not normalized": {**SMALL, "norm_topk_prob": False, "routed_scaling_factor": 1.0, "num_hidden_layers": 2},
-    "yarn": {**SMALL, "rope_parameters": YARN, "max_position_embeddings": 2560, "num_hidden_layers": 2},
-    "yarn, unequal mscales": {
-        **SMALL, "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}, "num_hidden_layers": 2,
-    },
-    "yarn, no mscale": {
-        **SMALL, "rope_parameters": {k: v for k, v in YARN.items() if "mscale" not in k}, "num_hidden_layers": 2,
-    },
-    "rope by halves": {**SMALL, "rope_interleave": False, "num_hidden_layers": 2},
-    "rope by halves, yarn": {**SMALL, "rope_interleave": False, "rope_parameters": YARN, "num_hidden_layers": 2},
-    "tied head": {**SMALL, "tie_word_embeddings": True, "num_hidden_layers": 2},
-    "odd widths": {
-        **SMALL, "num_attention_heads": 3, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 7,
-        "num_hidden_layers": 2,
-    },
-    "large norm epsilon": {**SMALL, "rms_norm_eps": 0.1, "q_lora_rank": 12, "num_hidden_layers": 2},
-}  # fmt: skip
+EVERY = {**CONFIGS, **mixed(12)}
 
 
-def shake(model, seed: int = 0) -> None:
-    """Weights of ordinary size, norms away from one, correction biases of both signs."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith("layernorm.weight") or name.endswith("norm.weight"):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif name.endswith("correction_bias"):
-                tensor.normal_(std=0.3, generator=generator)
-            else:
-                tensor.normal_(std=tensor.shape[-1] ** -0.5, generator=generator)
-
-
-def pair(**keys) -> tuple[DeepseekForCausalLM, DeepseekV3ForCausalLM]:
-    """Ours and transformers' with the same weights."""
-    config = preset("mini", **keys)
-    ours = DeepseekForCausalLM(config)
-    shake(ours)
-    peer = DeepseekV3ForCausalLM(DeepseekV3Config.from_dict(config.to_dict()))
-    peer.load_state_dict(ours.state_dict())
-    return ours.eval(), peer.eval()
-
-
-def ids_for(model, batch: int = 3, width: int = 21, seed: int = 1) -> torch.Tensor:
-    return torch.randint(model.config.vocab_size, (batch, width), generator=torch.Generator().manual_seed(seed))
-
-
-def difference(ours: torch.Tensor, peer: torch.Tensor) -> float:
-    return float((ours.detach() - peer.detach()).abs().max() / peer.detach().abs().max())
-
-
-@pytest.mark.parametrize("keys", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("keys", EVERY.values(), ids=EVERY)
 def test_logits_and_gradients_equal_transformers(keys) -> None:
     ours, peer = pair(**keys)
     ids = ids_for(ours)
@@ -100,43 +26,82 @@ def test_logits_and_gradients_equal_transformers(keys) -> None:
     assert difference(mine.loss, theirs.loss) <= 1e-5
     mine.loss.backward()
     theirs.loss.backward()
-    peer_gradients = dict(peer.named_parameters())
-    for name, parameter in ours.named_parameters():
-        theirs_gradient = peer_gradients[name].grad
-        if theirs_gradient.abs().max() > 1e-12:
-            assert difference(parameter.grad, theirs_gradient) <= 1e-4, name
+    assert_gradients_equal(ours.named_parameters(), peer)
 
 
-@pytest.mark.parametrize("name", ["miniature", "query latent and biases", "yarn", "rope by halves", "odd widths"])
-def test_attention_block_equals_transformers(name) -> None:
+BLOCKS = [
+    "miniature", "query latent and biases", "yarn", "rope by halves", "odd widths", "one group", "one group of four",
+    "three groups of four, 64 experts", "two shared experts", "weights not normalized",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_attention_block_equals_transformers_forward_and_backward(name) -> None:
     ours, peer = pair(**CONFIGS[name])
-    x = torch.randn(2, 13, ours.config.hidden_size)
+    x, y = (
+        torch.randn(2, 13, ours.config.hidden_size, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
+    )
+    mine_x, peer_x = x.clone().requires_grad_(), x.clone().requires_grad_()
     rows = find_rows(2, 13, x.device)
-    mine = ours.model.layers[0].self_attn(x.flatten(0, 1), rows, ours.model.rotary.turns(rows.positions_N))
-    angles = peer.model.rotary_emb(x, torch.arange(13)[None])
-    theirs, _ = peer.model.layers[0].self_attn(x, angles, attention_mask=None)
-    assert difference(mine.unflatten(0, (2, 13)), theirs) <= 1e-5
+    block, peer_block = ours.model.layers[0].self_attn, peer.model.layers[0].self_attn
+    mine = block(mine_x.flatten(0, 1), rows, ours.model.rotary.turns(rows.positions_N)).unflatten(0, (2, 13))
+    theirs, _ = peer_block(peer_x, peer.model.rotary_emb(x, torch.arange(13)[None]), attention_mask=None)
+    assert difference(mine, theirs) <= 1e-5
+    (mine * y).sum().backward()
+    (theirs * y).sum().backward()
+    assert difference(mine_x.grad, peer_x.grad) <= 1e-4
+    assert_gradients_equal(block.named_parameters(), peer_block)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["miniature", "one group", "one group of four", "three groups of four, 64 experts", "weights not normalized"],
-)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_router_chooses_the_experts_transformers_chooses(name) -> None:
     ours, peer = pair(**CONFIGS[name])
     x = torch.randn(200, ours.config.hidden_size)
-    weights, chosen = ours.model.layers[-1].mlp.gate(x)
-    _, their_weights, their_chosen = peer.model.layers[-1].mlp.gate(x)
+    gate, peer_gate = ours.model.layers[-1].mlp.gate, peer.model.layers[-1].mlp.gate
+    assert gate.e_score_correction_bias.min() < 0 < gate.e_score_correction_bias.max()
+    weights, chosen = gate(x)
+    _, their_weights, their_chosen = peer_gate(x)
     order, their_order = chosen.argsort(-1), their_chosen.argsort(-1)
     assert torch.equal(chosen.gather(1, order), their_chosen.gather(1, their_order))
-    assert difference(weights.gather(1, order), their_weights.gather(1, their_order)) <= 1e-6
+    weights, their_weights = weights.gather(1, order), their_weights.gather(1, their_order)
+    assert difference(weights, their_weights) <= 1e-6
+    y = torch.randn_like(weights)
+    (weights * y).sum().backward()
+    (their_weights * y).sum().backward()
+    assert_gradients_equal(gate.named_parameters(), peer_gate)
 
 
-@pytest.mark.parametrize("name", ["miniature", "two shared experts", "three groups of four, 64 experts"])
-def test_expert_block_equals_transformers(name) -> None:
+@pytest.mark.parametrize("name", BLOCKS)
+def test_expert_block_equals_transformers_forward_and_backward(name) -> None:
     ours, peer = pair(**CONFIGS[name])
-    x = torch.randn(1, 40, ours.config.hidden_size)
-    assert difference(ours.model.layers[-1].mlp(x[0]), peer.model.layers[-1].mlp(x)[0]) <= 1e-5
+    x, y = torch.randn(40, ours.config.hidden_size), torch.randn(40, ours.config.hidden_size)
+    mine_x, peer_x = x.clone().requires_grad_(), x.clone().requires_grad_()
+    block, peer_block = ours.model.layers[-1].mlp, peer.model.layers[-1].mlp
+    mine, theirs = block(mine_x), peer_block(peer_x[None])[0]
+    assert difference(mine, theirs) <= 1e-5
+    (mine * y).sum().backward()
+    (theirs * y).sum().backward()
+    assert difference(mine_x.grad, peer_x.grad) <= 1e-4
+    assert_gradients_equal(block.named_parameters(), peer_block)
+
+
+@pytest.mark.parametrize("name", ["miniature", "query latent and biases", "yarn", "three groups of four, 64 experts"])
+def test_bfloat16_errs_at_most_a_fifth_more_than_transformers_bfloat16(name) -> None:
+    ours, peer = pair(**CONFIGS[name])
+    ids = ids_for(ours, 8, 40)
+    with torch.no_grad():
+        exact = peer(input_ids=ids, use_cache=False).logits
+        biases = {key: value.clone() for key, value in ours.named_buffers()}
+        for model in (ours, peer):
+            model.bfloat16()
+            for key, bias in biases.items():  # both loaders keep it in float32
+                model.get_submodule(key.rpartition(".")[0]).e_score_correction_bias = bias
+        errors = [
+            (model(input_ids=ids, use_cache=False).logits.float() - exact).square().mean().sqrt()
+            for model in (ours, peer)
+        ]
+    assert errors[1] > 0
+    assert errors[0] <= 1.2 * errors[1]
 
 
 def test_a_closed_group_is_never_chosen_when_all_biases_are_negative() -> None:
@@ -166,18 +131,9 @@ def test_the_router_stays_in_float32_in_a_bfloat16_model() -> None:
     assert torch.equal(chosen.sort().values, logits.topk(2).indices.sort().values)
 
 
-def test_a_softmax_router_without_bias_gives_plain_probabilities() -> None:
-    router = Router(preset("v2-lite", hidden_size=16))
-    torch.nn.init.normal_(router.weight)
-    x = torch.randn(9, 16)
-    weights, chosen = router(x)
-    expected = (x @ router.weight.T).softmax(-1).topk(6)
-    torch.testing.assert_close(weights.sort().values, expected.values.sort().values)
-    assert torch.equal(chosen.sort().values, expected.indices.sort().values)
-    assert not hasattr(router, "e_score_correction_bias")
-
-
-@pytest.mark.parametrize(("name", "scale"), [("v3", 0.13523), ("v2-lite", 0.11472), ("mini", 32**-0.5)])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("v3", 0.13523), ("v2", 0.13523), ("v2-lite", 0.11472), ("mini", 32**-0.5)]
+)
 def test_softmax_scale_is_the_published_one(name, scale) -> None:
     assert softmax_scale(preset(name)) == pytest.approx(scale, rel=1e-4)
 
@@ -296,6 +252,41 @@ def test_grouped_mm_gives_empty_experts_zero_gradients() -> None:
 def test_an_unknown_backend_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"experts_backend grouped_m: unknown \(did you mean grouped_mm\?\)"):
         DeepseekForCausalLM(preset("mini"), experts_backend="grouped_m")
+
+
+def test_the_reference_attention_is_causal_softmax_attention() -> None:
+    query, key, value = (torch.randn(2, 5, 3, width, dtype=torch.float64) for width in (4, 4, 6))
+    found = reference.attention(query, key, value, scale=0.3)
+    for place in range(5):
+        scores = torch.einsum("shq,slhq->shl", query[:, place], key[:, : place + 1]) * 0.3
+        expected = torch.einsum("shl,slhv->shv", scores.softmax(-1), value[:, : place + 1])
+        torch.testing.assert_close(found[:, place], expected)
+
+
+@pytest.mark.parametrize("name", ["query latent and biases", "yarn", "odd widths"])
+def test_attention_backends_agree_on_padded_rows(name, caplog) -> None:
+    ours, _ = pair(**CONFIGS[name])
+    ids, mask = ids_for(ours, 3, 9), torch.ones(3, 9, dtype=torch.long)
+    mask[0, :4] = mask[1, 7:] = 0
+    logits, gradients = [], []
+    for backend in ("sdpa", "reference"):
+        ours.zero_grad()
+        with caplog.at_level(logging.INFO, logger="teacher.attention"):
+            ours.set_attention_backend(backend)
+        assert f"attention backend {backend}: " in caplog.text
+        logits.append(ours(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)))
+        logits[-1].loss.backward()
+        gradients.append([parameter.grad.clone() for parameter in ours.parameters()])
+    assert difference(logits[0].logits, logits[1].logits) <= 1e-5
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-6)
+
+
+def test_an_unknown_attention_backend_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(
+        UserError, match=r"attention_backend spda: unknown \(did you mean sdpa\?\); there are reference"
+    ):
+        DeepseekForCausalLM(preset("mini"), attention_backend="spda")
 
 
 def test_triton_without_a_device_is_refused_and_not_replaced(monkeypatch) -> None:

@@ -18,7 +18,7 @@ class Infinity:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Several answers between brackets: `()`, `[)`, `{}`, or `,` for a bare list."""
+    """Several answers between brackets: `()`, `[)`, `{}`, `,` for a bare list, `:` for a ratio."""
 
     brackets: str
     items: tuple["Shape", ...]

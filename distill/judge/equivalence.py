@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from distill.judge.algebra.sums import TooLargeError
-from distill.judge.answers import Group
+from distill.judge.algebra.sums import TooLargeError, Value
+from distill.judge.answers import Group, Shape
 from distill.judge.notation import ROW, squeezed
-from distill.judge.numerals import ASSIGNED, Quantity, based, plain_digits, quantity, same_number
+from distill.judge.numerals import ASSIGNED, Quantity, based, in_base_ten, plain_digits, quantity, same_number
 from distill.judge.reading import read
 from distill.judge.shapes import same_shape
 from distill.records import Status
@@ -26,10 +26,16 @@ DEEPEST_FOR_ALGEBRA = 16
 MOST_REMEMBERED = 4096
 
 OPTION = re.compile(r"\(?([A-Ja-j])\)?")
-CHOSEN = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Ja-j])\)|([A-J])(?![A-Za-z0-9'])[.):]?)(?:\s.*)?", re.DOTALL)
+CHOSEN = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Ja-j])\)|([A-J])[.):]?)")
+EXPLAINED = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Ja-j])\)|([A-J])[.):](?=\s))\s*(.*)", re.DOTALL)
+ANOTHER = re.compile(r"(?<![A-Za-z])[B-J](?![A-Za-z'])|\bA\)|\bor\b|\bnot\b|\bwrong\b|\bfalse\b|^[-+*/=]")
+"""Behind an option these take it back, or choose again."""
+TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::[0-5]\d)?(?: ?([ap])\.? ?m\.?)?", re.IGNORECASE)
 WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9' .,:-]*")
-WORDY = re.compile(r"[A-Za-z]{4}|[A-Za-z]{2} [A-Za-z]{2}|\d ?[ap]\.? ?m\b", re.IGNORECASE)
+WORDY = re.compile(r"[A-Za-z]{4}|[A-Za-z]{2} [A-Za-z]{2}|\d ?[ap](?:\.? ?m\b|\.)", re.IGNORECASE)
 LEADING = re.compile(r"^(?:the|an?)\s+")
+PUNCTUATION = re.compile(r"(?<!\d)[^a-z0-9]+|[^a-z0-9]+(?!\d)")
+"""Marks that say nothing between words; between digits they do."""
 LOWER_CONSTANT = re.compile(r"\+\s*c$")
 BRACKET = re.compile(r"[()\[\]{}]")
 DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
@@ -74,14 +80,15 @@ def gold_answer(text: str) -> Gold:
     number = quantity(text)
     option = OPTION.fullmatch(text)
     letter = option.group(1).upper() if option and (text.startswith("(") or text.isupper()) else ""
-    several = False
+    several, words = False, ""
     if number is None:
         try:
             answer = read(text)
             several = answer is not None and isinstance(answer.shape, Group) and answer.shape.brackets in (",", "{}")
+            words = _words(text) if answer is None else ""
         except TooLargeError:
             several = False
-    return Gold(text, number, letter, _words(text) if number is None else "", several)
+    return Gold(text, number, letter, words, several)
 
 
 def compare(gold: Gold, said: str) -> Ruling | None:
@@ -92,14 +99,14 @@ def compare(gold: Gold, said: str) -> Ruling | None:
         return Ruling("correct")
     if not said:
         return None
-    for decide in (_by_option, _by_base, _by_number, _by_digits, _by_words):
-        ruling = decide(gold, said)
-        if ruling is not None:
-            return ruling
     try:
-        return _by_shape(gold, said)
+        for decide in (_by_option, _by_base, _by_number, _by_digits, _by_time, _by_words, _by_shape):
+            ruling = decide(gold, said)
+            if ruling is not None:
+                return ruling
     except TooLargeError as error:
         return Ruling("undecided", f"{error} could explode when evaluated")
+    return None
 
 
 def explosive(text: str) -> str | None:
@@ -114,9 +121,21 @@ def explosive(text: str) -> str | None:
 
 def asked_of_algebra(gold: Gold, said: str) -> dict[str, str]:
     """The question for computer algebra, and what it is to say of a side that it cannot read."""
-    unread = {"gold_unread": "undecided" if gold.words or read(gold.text) else "gold_bad"}
-    unread["said_unread"] = "undecided" if read(said) else "unparsed"
-    return {"gold": _for_algebra(gold.text), "said": _for_algebra(said), **unread}
+    known, understood = bool(gold.words) or _readable(gold.text), _readable(said)
+    return {
+        "gold": _for_algebra(gold.text),
+        "said": _for_algebra(said),
+        "gold_unread": "undecided" if known else "gold_bad",
+        "said_unread": "undecided" if understood else "unparsed",
+        "equal": "correct" if known and understood else "undecided",  # it may have read a piece only
+    }
+
+
+def _readable(text: str) -> bool:
+    try:
+        return read(text) is not None
+    except TooLargeError:
+        return True
 
 
 def _for_algebra(text: str) -> str:
@@ -137,20 +156,24 @@ def _nesting(text: str) -> int:
 
 def _by_option(gold: Gold, said: str) -> Ruling | None:
     """One of the letters A to J, with or without what it stands for."""
-    chosen = CHOSEN.fullmatch(said) if gold.option else None
-    if chosen is None:
+    if not gold.option:
         return None
+    chosen = CHOSEN.fullmatch(said) or EXPLAINED.fullmatch(said)
+    if chosen is None or (chosen.re is EXPLAINED and ANOTHER.search(chosen.group(3))):
+        return Ruling("wrong", "no one option")
     return Ruling("correct" if gold.option == (chosen.group(1) or chosen.group(2)).upper() else "wrong")
 
 
 def _by_base(gold: Gold, said: str) -> Ruling | None:
-    """Numerals with a base written behind: digits and base must agree; the base may be left out."""
+    """Numerals with a base written behind: digits and base must agree. The gold one's base may be left out."""
     expected, found = based(squeezed(gold.text)), based(squeezed(said))
     if expected is None and found is None:
         return None
-    expected, found = (each or (squeezed(text).upper(), "") for each, text in ((expected, gold.text), (found, said)))
-    same_base = expected[1] == found[1] or not (expected[1] and found[1])
-    return Ruling("correct" if expected[0] == found[0] and same_base else "wrong")
+    if expected is None or found is None:
+        value = gold.quantity.value if gold.quantity else None
+        same = squeezed(said).upper() == expected[0] if expected else found is not None and value == in_base_ten(*found)
+        return Ruling("correct" if same else "wrong")
+    return Ruling("correct" if expected == found else "wrong")
 
 
 def _by_number(gold: Gold, said: str) -> Ruling | None:
@@ -170,6 +193,17 @@ def _by_digits(gold: Gold, said: str) -> Ruling | None:
     if expected is None or found is None:
         return None
     return Ruling("correct" if expected == found else "wrong")
+
+
+def _by_time(gold: Gold, said: str) -> Ruling | None:
+    """Times of day, to the letter; what could be a ratio as well is left open where they differ."""
+    expected, found = TIME.fullmatch(gold.text), TIME.fullmatch(said)
+    if expected is None or found is None:
+        return None
+    if [part and part.lower() for part in expected.groups()] == [part and part.lower() for part in found.groups()]:
+        return Ruling("correct" if expected.group(0)[:8].count(":") == found.group(0)[:8].count(":") else "wrong")
+    named = expected.group(3) or found.group(3)
+    return Ruling("wrong") if named else None
 
 
 def _by_words(gold: Gold, said: str) -> Ruling | None:
@@ -192,7 +226,16 @@ def _by_shape(gold: Gold, said: str) -> Ruling | None:
     same = same_shape(expected.shape, found.shape, up_to_constant=expected.integrated and found.integrated)
     if same is None:
         return None
+    bare = not (expected.unit and found.unit) and not _rational(expected.shape)
+    if same and bare and "degree" in (expected.unit, found.unit):
+        return Ruling("undecided", "one in degrees, the other without a unit")
     return _units(expected.unit, found.unit) if same else Ruling("wrong")
+
+
+def _rational(shape: Shape) -> bool:
+    """Numbers that people read as degrees where no unit is named; pi is not one."""
+    items = shape.items if isinstance(shape, Group) else (shape,)
+    return all(isinstance(item, Value) and item.rational is not None for item in items)
 
 
 def _units(gold: str, said: str) -> Ruling:
@@ -206,4 +249,4 @@ def _words(text: str) -> str:
     """The text in lower case when it is words rather than mathematics, else nothing; a date or time is words."""
     if not WORDS.fullmatch(text) or not WORDY.search(text):
         return ""
-    return re.sub(r"[^a-z0-9]", "", LEADING.sub("", text.lower()))
+    return PUNCTUATION.sub("", re.sub(r"(?<=\d)[\s,]+(?=\d)", " ", LEADING.sub("", text.lower())))

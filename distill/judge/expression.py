@@ -42,6 +42,8 @@ class Expressions:
         self.text, self.place, self.depth, self.sign = text, 0, 0, sign
         self.applied = 0
         """Functions around the place: only there is a degree a number, elsewhere it is a unit."""
+        self.degrees = False
+        """Whether a degree sign was met outside of a function."""
         self.split = False
         """Whether `\\pm` was met."""
 
@@ -97,7 +99,7 @@ class Expressions:
         sign = self._sign()
         product = self._factor()
         while True:
-            if self.next in ("\\cdot", "*", "/", "\\div", ":"):
+            if self.next in ("\\cdot", "*", "/", "\\div"):
                 divided = self._take() not in ("\\cdot", "*")
                 factor = self._factor() if self.next not in ("+", "-") else self._signed_factor()
                 product = forms.divide(product, factor) if divided else forms.multiply(product, factor)
@@ -155,6 +157,7 @@ class Expressions:
                 base = forms.factorial(base)
             elif self.next == "°":
                 self._take()
+                self.degrees = self.degrees or not self.applied
                 base = forms.multiply(base, forms.atom(DEGREE)) if self.applied else base
             elif self.next == "%":
                 self._take()
@@ -209,7 +212,18 @@ class Expressions:
             return self._function(name)
         if name == "pi":
             return CONSTANTS["pi"]
+        if self._calls(name):
+            inside = self._base()
+            return forms.function(f"call {name}", inside)
         return self._unknown(token)
+
+    def _calls(self, name: str) -> bool:
+        """Whether a letter is a function's name: f and g before any bracket, some others before x, n or a number."""
+        if self.next != "(":
+            return False
+        inside = self.tokens[self.place + 1 : self.place + 3]
+        plain = len(inside) == 2 and inside[1] == ")" and (inside[0] in ("x", "t", "n") or inside[0].isdecimal())
+        return name in ("f", "g") or (name in ("h", "p", "q", "F", "G", "P", "Q") and plain)
 
     def _argument(self) -> Value:
         """What a command takes: braces, or one sign."""
@@ -251,7 +265,9 @@ class Expressions:
             if base is None:
                 return forms.function("log?", argument)
             return forms.divide(forms.function("log", argument), forms.function("log", base))
-        return forms.function("log" if name == "ln" else "log?" if name == "lg" else name, argument)
+        if name == "lg":
+            return forms.divide(forms.function("log", argument), forms.function("log", forms.rational(10)))
+        return forms.function("log" if name == "ln" else name, argument)
 
     def _arguments(self) -> Value:
         """Factors up to the next sign or function: sin 3x is sin(3x)."""

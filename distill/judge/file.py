@@ -122,7 +122,12 @@ def judge_file(
         raise UserError(f"{out.parent}: no such folder for --out")
     if out.is_dir():
         raise UserError(f"{out}: is a folder; --out names the file to write")
-    if out.exists() and os.path.samefile(out, path):
+    if out.is_symlink() or (out.exists() and not out.is_file()):
+        raise UserError(f"{out}: is no regular file; --out names the file to write")
+    if out.suffix == ".gz":
+        raise UserError(f"{out}: verdicts are written as plain JSONL; leave .gz out")
+    staged = out.with_name(out.name + ".tmp")
+    if any(each.exists() and os.path.samefile(each, path) for each in (out, staged)):
         raise UserError(f"{out}: --out is the input itself")
     begun = time.monotonic()
     verdicts: list[RowVerdict] = []

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.errors import UserError
 from distill.judge import programs
 from distill.judge.equivalence import Ruling, asked_of_algebra, compare, explosive, gold_answer
 from distill.judge.extraction import extract, final_part
@@ -34,6 +35,8 @@ JUDGE_VERSION = "4"
 ALGEBRA = Kind("algebra", Path(__file__).parent / "algebra" / "server.py", ("-P",), inherit_environment=True)
 GRACE_SECONDS = 5.0
 """What a server gets beyond the deadline it keeps itself, before it is killed too."""
+LONGEST_TIMEOUT = 86_400
+"""A day, in seconds."""
 MOST_REMEMBERED = 50_000
 AHEAD = 512
 """Verdicts `judge_many` may have under way, per worker, beyond the one it waits for."""
@@ -86,6 +89,8 @@ class Judge:
 
     def __init__(self, *, workers: int = 2, timeout: float = 10.0, sandbox: Sandbox = WALLED) -> None:
         """`workers`: child processes of each kind. `timeout`: wall seconds one program or comparison may take."""
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            raise UserError(f"timeout {timeout:g}: expected seconds above 0, at most {LONGEST_TIMEOUT:,}")
         self.timeout = timeout
         self.workers = workers
         self.sandbox = sandbox
@@ -179,7 +184,7 @@ class Judge:
     def _begin_answer(self, problem: Problem, said: Trace | Said, answer: str) -> _Case:
         gold = gold_answer(normalize(problem.answer or ""))
         found = extract(answer, gold)
-        if found is None or (said.finish == "length" and not found.marked):
+        if found is None or (said.finish == "length" and not found.whole):
             return _Case(problem, said, _nothing(said, "no answer found"))
         text = normalize(found.text)
         if problem.source in FAMILIES and gold.quantity and quantity(text) is None:
@@ -198,12 +203,17 @@ class Judge:
         key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).digest()
         with self._lock:
             known = self._rulings.get(key)
-            if known is not None and not (known.done() and known.exception()):
+            if known is not None and not (known.done() and _passing(known)):
                 return known
             if len(self._rulings) >= MOST_REMEMBERED:
                 del self._rulings[next(iter(self._rulings))]
             self._rulings[key] = self._threads.submit(_rule, crew, question, seconds)
             return self._rulings[key]
+
+
+def _passing(known: "Future[Ruling]") -> bool:
+    """Errors of ours and timeouts may be the moment's; they are asked again."""
+    return known.exception() is not None or known.result().status == "timeout"
 
 
 def _nothing(said: Trace | Said, why: str) -> Ruling:

@@ -33,7 +33,7 @@ SUBSCRIPT = re.compile(f"[{LOWERED}]+")
 ROWS = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![A-Za-z])")
 MARKUP = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|rm|bf|mathstrut)(?![A-Za-z])\.?"
-    r"|\\[!,;: ]|~|\\q?quad(?![A-Za-z])|\\\$|\$|\\\(|\\\)|\\\[|\\\]|\\h?phantom\{[^{}]*\}"
+    r"|\\[!,;: ]|~|\\q?quad(?![A-Za-z])|\$|\\\(|\\\)|\\\[|\\\]|\\[hv]?phantom\s*(?:\{[^{}]*\}|[^\s{}\\])"
 )
 TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|operatorname)\s*\*?\s*\{([^{}]*)\}")
 SYNONYMS = {
@@ -48,6 +48,11 @@ DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|(?<!\^)\\cir
 GROUPED = re.compile(r"(?<=\d),\\!\s?(?=\d{3})")
 """LaTeX's way to set a thousands separator close."""
 SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d)|(\{[^{}]*\}))\s*(?:(\d)|(\{[^{}]*\}))")
+IDLE_SPACE = re.compile(r"(?<![\w.,]) | (?![\w.,])")
+CURRENCY = "¤"
+"""Stands for the dollar sign of an amount; dollars around mathematics go."""
+AMOUNT = re.compile(r"^([^$]*)(?<!\\)\$(\s*[\d.][^$]*)$")
+SPELLED_DEGREES = re.compile(r"(?<=\d)\s*degrees?\b(?!\s*(?:[CFK]\b|Celsius|Fahrenheit))", re.IGNORECASE)
 SPACED_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d.,])")
 
 
@@ -60,17 +65,33 @@ def normalize(text: str) -> str:
         text = SUPERSCRIPT.sub(lambda found: f"^{{{_mapped(found, RAISED, RAISED_AS)}}}", text)
         text = SUBSCRIPT.sub(lambda found: f"_{{{_mapped(found, LOWERED, LOWERED_AS)}}}", text)
         text = text.translate(CHARACTERS)
+    text = AMOUNT.sub(rf"\1{CURRENCY}\2", text.replace(r"\$", CURRENCY))
     text = _plain_commands(text) if "\\" in text else MARKUP.sub("", text)
     if not text.isalnum():
-        text = re.sub(r"[£€¥](?=\s*[\d.])", "", text.replace("{,}", ",").replace("**", "^" if _power(text) else ""))
-        text = re.sub(r"\s+", " ", text).strip(" *_").removesuffix(".").strip().strip("`")
+        text = text.replace("{,}", ",").replace("**", "^" if _power(text) else "")
+        text = SPELLED_DEGREES.sub("°", re.sub(r"\s+", " ", text))
+        text = _unbraced(text.strip(" *_`").removeprefix(r"\approx").rstrip(",;").removesuffix(".").strip(" *_`"))
         text = SPACED_THOUSANDS.sub(lambda found: found.group().replace(" ", ""), text)
     return text
 
 
 def squeezed(text: str) -> str:
-    """Without spaces: what two spellings of one answer most often differ in."""
-    return text.replace(" ", "")
+    """Without the spaces that say nothing; 1 1/2 is not 11/2."""
+    return IDLE_SPACE.sub("", text)
+
+
+def _unbraced(text: str) -> str:
+    """Without braces around the whole of it, three layers at most."""
+    for _ in range(3):
+        if not text.startswith("{") or not text.endswith("}") or text.endswith("\\}"):
+            break
+        depth = 0
+        for place, character in enumerate(text):
+            depth += (character == "{") - (character == "}")
+            if depth == 0 and place < len(text) - 1:
+                return text
+        text = text[1:-1].strip()
+    return text
 
 
 def _plain_commands(text: str) -> str:

@@ -19,17 +19,27 @@ SCIENTIFIC = re.compile(r"(?:[eE]|\s*(?:\\cdot|\*|x)\s*10\s*\^)\s*\{?\s*([+-]?\d
 LATEX_FRACTION = re.compile(r"\\frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}")
 SLASH_FRACTION = re.compile(rf"({WHOLE})\s*/\s*({WHOLE})(?![\d.])")
 ASSIGNED = re.compile(r"^([A-Za-z])\s*=\s*")
-UNIT = re.compile(r"[A-Za-z][A-Za-z ./]*(?:\s?\^\s?\{?\s?[23]\s?\}?)?\.?|[\u4e00-\u9fff]{1,4}")
+UNIT = re.compile(r"[A-Za-z][A-Za-z ./]*(?:\s?\^\s?\{?\s?[23]\s?\}?)?\.?")
+MEASURE_WORDS = re.compile(
+    "[个只本元米克吨升人次天年月周秒岁页张条块支颗头名种件]|厘米|千米|公里|毫米|千克|公斤|毫升|小时|分钟|平方(?:厘)?米|立方(?:厘)?米"
+)
+"""Chinese measure words; any other character behind a number may change its value."""
+MONEY = {"¤": "dollar", "$": "dollar", "£": "pound sterling", "€": "euro", "¥": "yen"}
 LETTER_UNITS = frozenset("NJWVAKCF")
 """More units of one letter; any other letter behind a number is an unknown."""
 NOT_A_UNIT = re.compile(
-    r"\b(?:and|base|billion|cubed|dozen|factorial|half|hundred|i|million|minus|mod|or|over|percent|pi|plus|sqrt|squared"
-    r"|thousand|times|to|trillion)\b|^[xyzabckni]$",
+    r"\b(?:a?cos|sin|tan|cot|sec|csc|log|ln|lg|exp|sqrt|root)|\b(?:and|at|base|but|choose|cubed|double|dozen|else|even"
+    r"|factorial|false|first|for|gross|half|halves|hundred|if|infinit|inverse|is|lakh|least|less|mil|million|minus|mod"
+    r"|modulo|more|most|negative|no|not|odd|of|only|or|over|percent|pi|plus|quarter|reciprocal|score|squared|than|then"
+    r"|thousand|times|to|trillion|triple|true|undefined|unless|where|wrong|x|billion|crore|excluded|except|without"
+    r"|alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|rho|sigma|tau|phi|omega"
+    r"|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|twentieth|hundredth|thousandth|millionth)"
+    r"(?:s|th|ths|y|e)?\b|^[xyzabckni]$",
     re.IGNORECASE,
 )
 """Words behind a number that change its value."""
 PERCENT = re.compile(r"%|percent\b")
-BASE = re.compile(r"(-?[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)_\{?(\d+)\}?")
+BASE = re.compile(r"(-?)(\d[0-9A-Za-z]*)((?:\.[0-9A-Za-z]+)?)_(?:(\d)|\{(\d+)\})")
 
 ONES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
         "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
@@ -65,6 +75,8 @@ def quantity(text: str) -> Quantity | None:
     if len(text) > LONGEST_NUMBER:
         return None
     text = ASSIGNED.sub("", text)
+    money = next((MONEY[sign] for sign in MONEY if text.lstrip("+- ").startswith(sign)), "")
+    text = re.sub(r"^([+-]?)\s*[¤$£€¥]\s*", r"\1", text) if money else text
     sign = -1 if text.startswith("-") else 1
     text = text[1:].lstrip() if text[:1] in ("-", "+") else text
     read = _number(text) or _spoken(text)
@@ -72,8 +84,12 @@ def quantity(text: str) -> Quantity | None:
         return None
     value, rest = read
     percent = PERCENT.match(rest.lstrip())
+    degrees = rest.startswith("°")
     rest = rest.lstrip()[percent.end() :] if percent else rest.removeprefix("°")
-    return Quantity(sign * value, bool(percent), unit_name(rest)) if not rest.strip() or is_unit(rest) else None
+    if rest.strip() and (money or percent or not is_unit(rest)):
+        return None
+    unit = "degree" if degrees and not rest.strip() else unit_name(rest)
+    return Quantity(sign * value, bool(percent), money or ("percent" if percent else unit))
 
 
 def is_unit(text: str) -> bool:
@@ -82,15 +98,21 @@ def is_unit(text: str) -> bool:
     Short ones could be products of unknowns, so they must be known, or apart from the number and pronounceable.
     """
     words = text.split()
-    if not UNIT.fullmatch(text.strip()) or NOT_A_UNIT.search(text.strip()) or SPOKEN & set(text.lower().split()):
-        return False
-    name = unit_name(text).removesuffix("^2").removesuffix("^3")
-    if not name.isascii():
+    if MEASURE_WORDS.fullmatch(text.strip()):
         return True
-    if name in SAME_UNITS:
-        return len(words[0]) > 1 or text.startswith(" ")
-    if not text.startswith(" ") or len(name) < 3:
-        return text.startswith(" ") and name.upper() in LETTER_UNITS
+    if not UNIT.fullmatch(text.strip()) or len(words) > 4 or NOT_A_UNIT.search(text.strip()):
+        return False
+    if SPOKEN & set(text.lower().split()):
+        return False
+    letters, apart = re.match(r"[A-Za-z]*", words[0]).group(), text.startswith(" ")  # type: ignore[union-attr]
+    raised = "^" in text
+    name = unit_name(text).removesuffix("^2").removesuffix("^3")
+    if len(letters) == 1:
+        return apart and (letters in ("m", "g", "s", "h", "L", *LETTER_UNITS)) and (not raised or letters == "m")
+    if name in SAME_UNITS.values():
+        return True
+    if not apart or len(name) < 3:
+        return False
     return len(name) > 3 or bool(set("aeiou") & set(name) and set(name) - set("abcxyz"))
 
 
@@ -114,10 +136,21 @@ def same_number(gold: Quantity, said: Quantity) -> bool:
     return said.percent and not gold.percent and gold.value.denominator != 1 and gold.value == said.value / 100
 
 
-def based(text: str) -> tuple[str, str] | None:
-    """Digits and base of a numeral that names its base."""
+def based(text: str) -> tuple[str, int] | None:
+    """Digits and base of a numeral that names its base; a subscript behind digits it does not have is none."""
     found = BASE.fullmatch(text)
-    return (found.group(1).upper(), found.group(2)) if found else None
+    if not found:
+        return None
+    sign, whole, part, *bases = found.groups()
+    base = int("".join(filter(None, bases)))
+    known = 2 <= base <= 36 and all(int(digit, 36) < base for digit in whole + part[1:])
+    return (f"{sign}{whole}{part}".upper(), base) if known else None
+
+
+def in_base_ten(digits: str, base: int) -> Fraction:
+    """The value of a numeral."""
+    whole, _, part = digits.partition(".")
+    return Fraction(int(whole + part, base), base ** len(part))
 
 
 def plain_digits(text: str) -> tuple[str, str, str] | None:

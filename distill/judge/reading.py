@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 
 from distill.judge.algebra import forms
+from distill.judge.algebra.bounds import nearly
 from distill.judge.algebra.sums import NoValueError, Value
 from distill.judge.answers import REALS, Answer, Group, Infinity, Matrix, Relation, Shape, Union
 from distill.judge.expression import (
@@ -23,10 +24,17 @@ from distill.judge.expression import (
 from distill.judge.notation import ROW
 from distill.judge.numerals import is_unit, unit_name
 
-LONGEST = 600
+LONGEST = 400
 """Characters read; longer answers are compared as text only."""
 MOST_REMEMBERED = 4096
 
+THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+NAMED: dict[str, Shape] = {
+    **dict.fromkeys(("all real numbers", "all reals", "real numbers", "all real x"), REALS),
+    **dict.fromkeys(
+        ("no solution", "no solutions", "empty set", "the empty set", "no real solutions"), Group("{}", ())
+    ),
+}
 CAPITAL = re.compile(r"(?<![\\A-Za-z])[A-Z]")
 MATRICES = frozenset(["pmatrix", "bmatrix", "matrix", "Bmatrix", "smallmatrix"])
 TRAILING_UNIT = re.compile(r"(?:(?<=[\d})°])\s*|(?<=[A-Za-z])\s+)([A-Za-z][A-Za-z ./]*(?:\s?\^\s?\{?\s?[23]\s?\}?)?)$")
@@ -39,17 +47,31 @@ def read(text: str) -> Answer | None:
     """A normalized text as data, or None. Raises TooLargeError when working it out would take too long."""
     if len(text) > LONGEST:
         return None
+    if text.lower() in NAMED:
+        return Answer(NAMED[text.lower()])
     integrated = CONSTANT_OF_INTEGRATION.search(text)
     integrated = None if integrated and CAPITAL.search(text, 0, integrated.start()) else integrated
     body = text[: integrated.start()] if integrated else text
     unit = _unit_behind(body)
     if unit:
         body = body[: -len(unit)].rstrip()
+    if THOUSANDS.fullmatch(body):
+        return Answer(forms.rational(int(body.replace(",", ""))), unit_name(unit))
+    reader = Reader(body, +1)
     try:
-        shape = Reader(body, +1).whole()
-        return Answer(shape, unit_name(unit), bool(integrated))
+        shape = reader.whole()
     except (UnreadableError, NoValueError, RecursionError):
         return None
+    unknowns = len(shape.variables) if isinstance(shape, Value) else None
+    if integrated and unknowns != 1:
+        return read(text.replace("C", "{C}"))  # an unknown like the others
+    if (unit or reader.degrees) and unknowns != 0 and not _is_list(shape):
+        return None
+    return Answer(shape, unit_name(unit) or ("degree" if reader.degrees else ""), bool(integrated))
+
+
+def _is_list(shape: Shape) -> bool:
+    return isinstance(shape, Group) and shape.brackets == ","
 
 
 def _unit_behind(text: str) -> str:
@@ -59,7 +81,7 @@ def _unit_behind(text: str) -> str:
         return ""
     words = found.group(1)
     known = not any(word in FUNCTIONS or word in JOINING or word in GREEK for word in words.split())
-    return words if known and len(words) > 1 and is_unit(f" {words}") else ""
+    return words if known and words[1:2].isalpha() and is_unit(f" {words}") else ""
 
 
 class Reader(Expressions):
@@ -68,14 +90,16 @@ class Reader(Expressions):
     def whole(self) -> Shape:
         """All of the text as one shape."""
         items = [self._item()]
-        bare = False
+        joins = set()
         while self.next in JOINING:
-            self._take_joining()
+            joins.add(self._take_joining())
             items.append(self._item())
-            bare = True
         if self.next:
             self.fail()
-        shape: Shape = _listed(items) if bare else items[0]
+        shape: Shape = items[0]
+        if joins:
+            bounded = all(isinstance(item, Relation) and item.signs != ("=",) for item in items)
+            shape = Union(tuple(items)) if joins == {"or"} and bounded else _listed(items)
         if not self.split or self.sign == -1:
             return shape
         return _both(shape, Reader(self.text, -1).whole())
@@ -92,8 +116,13 @@ class Reader(Expressions):
         """A value, an infinity, a bracketed group, or sets joined by unions."""
         parts = [self._part()]
         removed: list[Shape] = []
-        while self.next in ("\\cup", "\\setminus", "\\backslash"):
+        while self.next in ("\\cup", "\\setminus", "\\backslash") or (self.next == "-" and parts == [REALS]):
             (parts if self._take() == "\\cup" else removed).append(self._part())
+        if self.next == ":":
+            while self.next == ":":
+                self._take()
+                parts.append(self.value())
+            return Group(":", tuple(parts))
         if len(parts) == 1 and not removed:
             return parts[0]
         if any(isinstance(part, Value | Infinity | Matrix | Relation) for part in (*parts, *removed)):
@@ -104,6 +133,11 @@ class Reader(Expressions):
         start, found = self.place, self._infinity()
         if found is not None:
             return found
+        if self._builds_set():
+            self.place += 3
+            inside = self._item()
+            self._take("\\}")
+            return inside
         if self.next in OPENING:
             group = self._group()
             if group is not None:
@@ -122,6 +156,11 @@ class Reader(Expressions):
                 self.fail()
             return matrix
         return self.value()
+
+    def _builds_set(self) -> bool:
+        """Whether a set is given by a condition: {x : x > 3}."""
+        ahead = self.tokens[self.place : self.place + 3]
+        return len(ahead) == 3 and ahead[0] == "\\{" and len(ahead[1]) == 1 and ahead[2] in (":", "|", "\\vert")
 
     def _infinity(self) -> Infinity | None:
         sign = -1 if self.next == "-" else 1
@@ -166,10 +205,11 @@ class Reader(Expressions):
             self.fail()
         return Matrix(tuple(rows))
 
-    def _take_joining(self) -> None:
+    def _take_joining(self) -> str:
         first = self._take()
         if first in (",", ";") and self.next in ("and", "or"):
-            self._take()
+            first = self._take()
+        return first.removeprefix("\\")
 
 
 def _both(shape: Shape, other: Shape) -> Shape:
@@ -190,12 +230,16 @@ def _listed(items: list[Shape]) -> Shape:
 
 def _related(sides: list[Shape], signs: list[str]) -> Shape:
     """A relation; `x in S` is S, and an approximation behind an exact value is left out."""
+    first = sides[0]
     if signs == ["in"]:
-        return sides[1]
+        if isinstance(first, Value) and len(first.num) == 1 and len(first.variables) == 1:
+            return sides[1]
+        raise UnreadableError("a statement about no unknown")
     if signs[-1] == "~":
-        assigned = len(sides) == 2 and isinstance(sides[0], Value) and sides[0].variables
-        if assigned:
+        if len(sides) == 2 and isinstance(first, Value) and first.variables:
             return Relation(tuple(sides), ("=",))
+        if not _close(sides[-2], sides[-1]):
+            raise UnreadableError("an approximation that is none")
         sides, signs = sides[:-1], signs[:-1]
         return _related(sides, signs) if signs else sides[0]
     if "in" in signs or "~" in signs:
@@ -206,3 +250,11 @@ def _related(sides: list[Shape], signs: list[str]) -> Shape:
             return values[-1]
         raise UnreadableError("an equation that does not hold")
     return Relation(tuple(sides), tuple(signs))
+
+
+def _close(exact: Shape, rounded: Shape) -> bool:
+    """Two numbers within two percent of each other."""
+    if not (isinstance(exact, Value) and isinstance(rounded, Value)):
+        return False
+    one, other = nearly(exact, 1), nearly(rounded, 1)
+    return one is not None and other is not None and abs(one[0] - other[0]) <= 0.02 * abs(one[0])

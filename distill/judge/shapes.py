@@ -8,10 +8,9 @@ for what is assigned. True and False are certain; None is left to computer algeb
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from distill.judge.algebra import forms
-from distill.judge.algebra.sums import Value
+from distill.judge.algebra.sums import ONE, Value
 from distill.judge.answers import REALS, Group, Infinity, Matrix, Relation, Shape, Union
 
 Match = Callable[[Shape, Shape], bool | None]
@@ -35,6 +34,8 @@ def same_shape(gold: Shape, said: Shape, *, up_to_constant: bool = False) -> boo
         same = _same_relation(gold, said)
         if same is not None:
             return same
+        if _kind(_name(gold)) == _kind(_name(said)) and _name(gold) != _name(said):
+            return False
     gold, said = assigned(gold), assigned(said)
     if isinstance(gold, Value) and isinstance(said, Value):
         if up_to_constant:
@@ -59,29 +60,40 @@ def assigned(shape: Shape) -> Shape:
     if not isinstance(shape, Relation) or shape.signs != ("=",):
         return shape
     for name, value in (shape.sides, shape.sides[::-1]):
-        if (
-            isinstance(name, Value)
-            and _is_name(name)
-            and not (isinstance(value, Value) and name.variables & value.variables - _arguments(name))
-        ):
+        if isinstance(name, Value) and _assigns(name, value):
             return value
     return shape
 
 
+def _assigns(name: Value, value: Shape) -> bool:
+    """x = 5, f(x) = 2x, but neither x = 2x nor f(y) = 2x."""
+    if not _is_name(name):
+        return False
+    used = value.variables if isinstance(value, Value) else frozenset()
+    if _kind(name) == "variable":
+        return not name.variables & used
+    return name.variables <= used or not used
+
+
 def _is_name(value: Value) -> bool:
     """One unknown, or a function's name with its argument: x, f(x)."""
-    ((monomial, factor), *more) = value.num.items() or (((), 0),)
-    if more or factor != 1 or not monomial or len(value.den) > 1:
-        return False
-    single = len(monomial) == 1 and monomial[0][0].kind == "variable" and monomial[0][1] == 1
-    return single or (len(monomial) == 2 and bool(_arguments(value)))
+    return _kind(value) in ("variable", "call")
 
 
-def _arguments(name: Value) -> frozenset[str]:
-    """The unknowns a function's name is given: x for f(x), which reads as a product."""
-    letters = name.variables
-    called = letters & {"f", "g", "h", "p", "q", "P", "Q", "F", "G"}
-    return letters - called if len(letters) == 2 and len(called) == 1 else frozenset()
+def _kind(value: Value | None) -> str:
+    """The kind of the one atom that a value is, `call` for f(x); nothing for other values."""
+    if value is None or len(value.num) != 1 or value.den != ONE:
+        return ""
+    ((monomial, factor),) = value.num.items()
+    return monomial[0][0].kind.split()[0] if factor == 1 and len(monomial) == 1 and monomial[0][1] == 1 else ""
+
+
+def _name(relation: Relation) -> Value | None:
+    """The side of an assignment that is assigned to."""
+    if relation.signs != ("=",):
+        return None
+    sides = (relation.sides, relation.sides[::-1])
+    return next((name for name, value in sides if isinstance(name, Value) and _assigns(name, value)), None)
 
 
 def _lone(gold: Shape, said: Shape) -> bool | None:
@@ -102,11 +114,27 @@ def _is_list(shape: Shape) -> bool:
 
 
 def _same_group(gold: Group, said: Group) -> bool | None:
-    if gold.brackets in LISTS and said.brackets in LISTS:
+    if gold.brackets in LISTS and said.brackets in LISTS and _named(gold) == _named(said):
         return _any_order(gold.items, said.items, same_shape)
-    if gold.brackets != said.brackets or len(gold.items) != len(said.items):
+    alike = gold.brackets == said.brackets or (gold.brackets in LISTS and said.brackets in LISTS)
+    if not alike or len(gold.items) != len(said.items):
         return False
+    if gold.brackets == ":":
+        crossed = ((one, other) for one, other in zip(_crossed(gold, said), _crossed(said, gold), strict=True))
+        return _all(forms.equal(one, other) for one, other in crossed)
     return _all(same_shape(one, other) for one, other in zip(gold.items, said.items, strict=True))
+
+
+def _named(group: Group) -> bool:
+    """Values of several unknowns, each with its name: against bare values the order counts."""
+    names = [_name(item) for item in group.items if isinstance(item, Relation)]
+    return len(names) > 1 and None not in names and len({name.variables for name in names if name}) == len(group.items)
+
+
+def _crossed(one: Group, other: Group) -> list[Value]:
+    """Each term of a ratio times the first of the other ratio."""
+    first = other.items[0]
+    return [forms.multiply(item, first) for item in one.items if isinstance(item, Value) and isinstance(first, Value)]
 
 
 def _same_matrix(gold: Matrix, said: Matrix) -> bool | None:
@@ -147,7 +175,8 @@ def _difference(relation: Relation) -> Value | None:
     left, right = relation.sides
     if not (isinstance(left, Value) and isinstance(right, Value)):
         return None
-    return forms.add(left, forms.negative(right))
+    difference = forms.add(left, forms.negative(right))
+    return difference if difference.den == ONE else None
 
 
 def _unknown(relation: Relation) -> frozenset[str]:
@@ -163,29 +192,37 @@ def _spans(shape: Shape) -> list[Span] | None:
 def _pieces(shape: Shape) -> list[Span] | None:
     if isinstance(shape, Union):
         parts = [_pieces(part) for part in shape.parts]
-        if shape.removed:
-            return _without(shape)
-        return None if any(part is None for part in parts) else [span for part in parts for span in part or ()]
+        if any(part is None for part in parts):
+            return None
+        return _without([span for part in parts for span in part or ()], shape.removed)
     if isinstance(shape, Group) and shape.brackets == "{}":
         points = [item for item in shape.items if isinstance(item, Value) and not item.variables]
         return [Span(item, item, True, True) for item in points] if len(points) == len(shape.items) else None
-    if isinstance(shape, Group) and len(shape.items) == 2 and shape.brackets != ",":
+    if isinstance(shape, Group) and len(shape.items) == 2 and shape.brackets not in (",", ":"):
         low, high = shape.items
         if isinstance(low, Value | Infinity) and isinstance(high, Value | Infinity):
             return [Span(low, high, shape.brackets[0] == "[", shape.brackets[1] == "]")]
     return _solved(shape) if isinstance(shape, Relation) else None
 
 
-def _without(shape: Union) -> list[Span] | None:
-    """All reals but some points, in pieces."""
-    points = [item for part in shape.removed if isinstance(part, Group) for item in part.items]
-    if shape.parts != (REALS,) or not all(isinstance(each, Value) for each in points):
-        return None
-    cuts = _merged([Span(each, each, True, True) for each in points if isinstance(each, Value)])
-    if cuts is None:
-        return None
-    ends = [Infinity(-1), *(cut.low for cut in cuts), Infinity(1)]
-    return [Span(low, high, False, False) for low, high in pairwise(ends)]
+def _without(pieces: Sequence[Span], removed: Sequence[Shape]) -> list[Span] | None:
+    """The pieces with single points taken out of them."""
+    spans = list(pieces) if not removed else _merged(pieces)
+    for point in (item for part in removed if isinstance(part, Group) for item in part.items):
+        if spans is None or not isinstance(point, Value):
+            return None
+        cut: list[Span] = []
+        for span in spans:
+            below, above = _order(span.low, point), _order(point, span.high)
+            if below is None or above is None:
+                return None
+            if below > 0 or above > 0:
+                cut.append(span)
+                continue
+            cut += [Span(span.low, point, span.low_in, False)] if below < 0 else []
+            cut += [Span(point, span.high, False, span.high_in)] if above < 0 else []
+        spans = cut
+    return spans
 
 
 def _solved(relation: Relation) -> list[Span] | None:
@@ -200,7 +237,7 @@ def _solved(relation: Relation) -> list[Span] | None:
     if len(sides) == 2 and isinstance(ends[0], Value):
         end, sign = ends[0], signs[0]
         if sign == "!=":
-            return _without(Union((REALS,), (Group("{}", (end,)),)))
+            return _pieces(Union((REALS,), (Group("{}", (end,)),)))
         if sign in ("<", "<="):
             return [Span(Infinity(-1), end, False, sign == "<=")]
         return [Span(end, Infinity(1), sign == ">=", False)] if sign in (">", ">=") else None

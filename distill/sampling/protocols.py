@@ -5,7 +5,7 @@
 `ModelLoader` turns a folder into model, tokenizer and decoder.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -115,8 +115,13 @@ class LoadedModel:
 class ModelLoader(Protocol):
     """Opens any folder the toolkit knows, teacher or student."""
 
-    def load(self, folder: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
-        """Raises UserError naming the folder and what is wrong with it."""
+    def load(
+        self, folder: Path, *, dtype: str = "float32", device: str = "cpu", backends: Mapping[str, str] | None = None
+    ) -> LoadedModel:
+        """Raises UserError naming the folder and what is wrong with it.
+
+        `backends`: ways to compute that the model is to use, by keyword; refused where it has no such choice.
+        """
 
     def decoder(self, model: Any) -> Decoder:
         """The decoder of a model, live or loaded; it holds a reference, not a copy."""

@@ -16,6 +16,28 @@ from distill.train.resume import sync
 CURVE = "curve.jsonl"
 
 
+class ExpertLoad(Record):
+    """How evenly tokens were spread over the experts since the last row."""
+
+    max_violation: float
+    """(most loaded - mean) / mean, mean over layers (MaxVio of arXiv 2408.15664): 0 is even, E/K - 1 the most."""
+    dead: Fraction
+    """Experts without a token, of all layers."""
+    by_layer: Mapping[str, tuple[float, ...]]
+    """By layer number: the load of each expert over their mean."""
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """For a report's numbers."""
+        return {"max_violation": round(self.max_violation, 4), "dead_experts": round(self.dead, 4)}
+
+    @property
+    def line(self) -> str:
+        """For a report."""
+        dead, layers = f"{self.dead:.1%} of the experts dead", len(self.by_layer)
+        return f"experts: max violation {self.max_violation:.2f} (mean of {layers} layers, 0 is even), {dead}"
+
+
 class SftPoint(Record):
     """A row of an `sft` curve."""
 
@@ -27,6 +49,12 @@ class SftPoint(Record):
     lr: float
     """Of the matrices; the other parameters' has the same shape."""
     seconds: float
+    balance_loss: float | None = None
+    """Unweighted, mean over sequences and steps; not in `loss`. None where it has no weight."""
+    mtp_loss: float | None = None
+    """Of further tokens, unweighted, mean over loss tokens and steps; not in `loss`. None where it has no weight."""
+    experts: ExpertLoad | None = None
+    """None for a model without experts."""
 
 
 class RlPoint(Record):
@@ -50,6 +78,10 @@ class RlPoint(Record):
     wrong. None without such tokens, or at a temperature other than 1."""
     lr: float
     seconds: float
+    balance_loss: float | None = None
+    """Unweighted, mean over the sequences trained on. None where it has no weight."""
+    experts: ExpertLoad | None = None
+    """Over the tokens trained on. None without such tokens, or for a model without experts."""
 
 
 P = TypeVar("P", SftPoint, RlPoint)

@@ -19,8 +19,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from distill.progress import Task
 from distill.records import Problem
+from distill.train.auxiliary import Extras
 from distill.train.curve import Curve, RlPoint
-from distill.train.lean import Feed, Lean, check_finite
+from distill.train.lean import AfterStep, Feed, Lean, check_finite
 from distill.train.resume import States
 from distill.train.rollouts import Rolled, Rollouts, accuracy, by_group
 
@@ -42,6 +43,7 @@ class LeanGrpo(Lean, GRPOTrainer):
         states: States,
         feed: Feed,
         curve: Curve[RlPoint],
+        extras: Extras,
         task: Task,
         pass_tokens: int,
         beta: float = 0.0,
@@ -50,13 +52,15 @@ class LeanGrpo(Lean, GRPOTrainer):
     ) -> None:
         """`pass_tokens`: padded tokens of one pass. `reference`: what a KL term of weight `beta` holds to."""
         self.rollouts, self.states, self.feed, self.curve, self.task = rollouts, states, feed, curve, task
+        self.extras = extras
         self.problems = {problem.id: problem for problem in problems}
         self.pass_tokens = pass_tokens
         self.rolled: list[Rolled] = []
         self.zero_signal_groups = 0
         self.gap: float | None = None
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # what `rollout_func` is marked as
-        super().__init__(reward_funcs=[_reward(name) for name in REWARDS], rollout_func=self._roll, **kwargs)
+        rewards = [_reward(name) for name in REWARDS]
+        super().__init__(reward_funcs=rewards, rollout_func=self._roll, callbacks=[AfterStep(extras)], **kwargs)
         self.remove_callback(PrinterCallback)
         if reference is not None:  # TRL would open it by the name in its config, which only our loader can
             self.beta = beta
@@ -88,9 +92,11 @@ class LeanGrpo(Lean, GRPOTrainer):
         self.zero_signal_groups = int(silent.view(-1, n).all(dim=1).sum())
         total = torch.zeros((), device=self.args.device)
         gap, tokens = torch.zeros((), device=self.args.device), 0
-        for part in passes(scored, self.pass_tokens):
+        parts = list(passes(scored, self.pass_tokens))
+        sequences = sum(len(part["advantages"]) for part in parts)
+        for part in parts:
             with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, part)
+                loss = self.compute_loss(model, part) + self.extras.loss(sequences)
             self.accelerator.backward(loss)
             total += loss.detach()
             gap += ((part["sampling_per_token_logps"] - self.logprobs_BC) * part["completion_mask"]).sum()
@@ -126,7 +132,7 @@ class LeanGrpo(Lean, GRPOTrainer):
             return
         step = self.state.global_step
         check_finite(logs["loss"], "loss", step)
-        rows, last = self.rolled, self.curve.last
+        rows, last, beside = self.rolled, self.curve.last, self.extras.take()
         sampled = sum(len(row.sample.ids) for row in rows)
         weights = dict(zip(REWARDS, self.args.reward_weights, strict=True))
         point = RlPoint(
@@ -142,6 +148,8 @@ class LeanGrpo(Lean, GRPOTrainer):
             kl_sampler_trainer=self.gap,
             lr=logs["learning_rate"],
             seconds=self.curve.seconds(),
+            balance_loss=beside["balance_loss"],
+            experts=beside["experts"],
         )
         self.curve.add(point)
         self.task.advance(tokens=sampled, facts=f"accuracy {point.accuracy:.1%}  reward {point.reward:.2f}")

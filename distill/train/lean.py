@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from distill.errors import UserError
+from distill.train.auxiliary import Extras
 from distill.train.optimizers import make_optimizer, make_schedule
 from distill.train.resume import States
 from distill.train.schedule import TrainConfig
@@ -81,6 +83,16 @@ class Lean:
         trainer.model.load_state_dict(weights)
 
 
+class AfterStep(TrainerCallback):
+    """Tells `extras` of every optimizer step, before its state is saved."""
+
+    def __init__(self, extras: Extras) -> None:
+        self.extras = extras
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.extras.end_step()
+
+
 def arguments(out: Path, config: TrainConfig, steps: int, log_every: int, seed: int) -> dict[str, Any]:
     """Keywords of TRL's config classes that `sft` and `rl` share."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -91,7 +103,7 @@ def arguments(out: Path, config: TrainConfig, steps: int, log_every: int, seed: 
         "seed": seed,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": config.bf16,
-        "activation_checkpointing": False,
+        "activation_checkpointing": config.gradient_checkpointing,
         "max_grad_norm": config.clip_norm,
         "logging_strategy": "steps",
         "logging_steps": log_every,

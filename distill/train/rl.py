@@ -24,6 +24,7 @@ from distill.records import Params, Problem
 from distill.runs import MANIFEST, Report, read_manifest
 from distill.sampling.protocols import LoadedModel, ModelLoader
 from distill.selection import Instruction, Selection, asking, read_problems, select
+from distill.train.auxiliary import Extras
 from distill.train.curve import CURVE, Curve, RlPoint
 from distill.train.mix import plan_prompts
 from distill.train.resume import States
@@ -105,12 +106,14 @@ def rl(
     chosen = select(read_problems(problems), config.select, problems)
     plan = plan_prompts(chosen, config.steps, config.prompts_per_step, config.focus, seed)
     judge.prepare(chosen)
-    loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
     rollouts = _rollouts(loaded, chosen, out, config, loader, judge, seed)
     probed = _probe(rollouts, chosen, model, config, seed)
     states = States(out)
     if not (out / LINEAGE).is_file():  # it is written last: with it, only cleaning up is left
-        reference = loader.load(model, device=str(loaded.model.device)).model if config.beta else None
+        reference = None
+        if config.beta:
+            reference = loader.load(model, device=str(loaded.model.device), backends=config.backends).model
         _train(loaded, reference, rollouts, chosen, plan, out, config, states, seed, progress)
         data = read_manifest(problems).fingerprint if (problems / MANIFEST).is_file() else file_fingerprint(problems)
         name = out.name.removesuffix(".partial")
@@ -176,6 +179,7 @@ def _train(
     from distill.train.grpo_trainer import LeanGrpo
     from distill.train.lean import Feed, arguments, optimizers
 
+    extras = Extras(loaded.model, config, 0.0, loaded.folder)
     begun, folder = states.newest() or (0, None)
     feed = Feed(
         plan, begun, lambda asked: [{"prompt": problems[row].id} for row in asked for _ in range(config.samples)]
@@ -200,6 +204,7 @@ def _train(
             states=states,
             feed=feed,
             curve=Curve(out, RlPoint, begun),
+            extras=extras,
             task=task,
             pass_tokens=config.tokens_per_pass,
             beta=config.beta,
@@ -230,4 +235,9 @@ def _report(problems: Sequence[Problem], probed: float, config: RlConfig, curve:
         f"{last.step:,} steps, {last.tokens:,} tokens sampled, {last.seconds / last.step:.2f} s a step, "
         f"accuracy {probed:.1%} before, {after:.1%} over the last {len(tail)} steps"
     )
-    return Report(counts=counts, tokens=last.tokens, lines=(line,))
+    lines = [line]
+    load = next((point.experts for point in reversed(curve) if point.experts is not None), None)
+    if load is not None:
+        counts |= load.counts
+        lines.append(load.line)
+    return Report(counts=counts, tokens=last.tokens, lines=tuple(lines))

@@ -31,8 +31,24 @@ class TrainConfig(StageConfig):
     """Share of all steps, at the end, over which the rate falls to zero."""
     bf16: bool = False
     """Run matrix products in bfloat16 (autocast); weights and optimizer stay float32."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside a layer and compute them again in the backward pass: less memory, more time."""
+    attention_backend: str | None = None
+    """How a teacher attends where heads are expanded: `sdpa` (its default) or `reference`."""
+    experts_backend: str | None = None
+    """How a teacher multiplies experts: `grouped_mm` (its default), `triton` or `reference`."""
+    balance_loss: float = Field(default=0.0, ge=0)
+    """Weight of the loss that keeps the load of experts even within a sequence; DeepSeek-V3 used 1e-4."""
+    bias_update: float = Field(default=0.0, ge=0)
+    """How far each expert's bias moves against its load after a step; DeepSeek-V3 used 1e-3, and 0 at the end."""
     save_every: int = Field(default=100, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """What the table chooses, by the loader's keywords."""
+        chosen = {"attention_backend": self.attention_backend, "experts_backend": self.experts_backend}
+        return {key: name for key, name in chosen.items() if name is not None}
 
     @model_validator(mode="after")
     def _no_idle_rate(self) -> Self:

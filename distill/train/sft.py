@@ -17,6 +17,7 @@ from distill.progress import Progress
 from distill.prompts import Chat
 from distill.runs import Report
 from distill.sampling.protocols import LoadedModel, ModelLoader
+from distill.train.auxiliary import Extras
 from distill.train.batches import Curriculum, Plan, plan_steps
 from distill.train.curve import CURVE, Curve, SftPoint
 from distill.train.resume import States
@@ -46,6 +47,8 @@ class SftConfig(TrainConfig):
     """Longest row, in tokens. Rows are never cut."""
     on_long: Literal["refuse", "drop"] = "refuse"
     """What to do with longer rows: stop before training, or leave them out and count them."""
+    mtp_loss: float = Field(default=0.0, ge=0)
+    """Weight of the loss of further tokens, for a model with modules for them; DeepSeek-V3 used 0.3, then 0.1."""
     packing: bool = False
     """Put rows of a batch end to end instead of padding them; they do not see each other."""
     log_every: int = Field(default=10, gt=0)
@@ -76,7 +79,7 @@ def sft(
     import torch
 
     source = check_decontaminated(data, config.allow_contaminated)
-    loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
     vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
     rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long)
     plan = _plan(rows, config, seed)
@@ -119,6 +122,7 @@ def _train(
     from distill.train.lean import Feed, arguments, optimizers
     from distill.train.sft_trainer import LeanSft
 
+    extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
     steps = len(plan.steps)
     begun, folder = states.newest() or (0, None)
     dataset = Dataset.from_dict({"input_ids": rows.token_ids, "labels": rows.labels})
@@ -142,7 +146,8 @@ def _train(
             states=states,
             feed=feed,
             curve=Curve(out, SftPoint, begun),
-            tokens=plan.tokens,
+            plan=plan,
+            extras=extras,
             task=task,
             model=loaded.model,
             args=settings,
@@ -164,5 +169,10 @@ def _report(rows: Rows, plan: Plan, last: SftPoint) -> Report:
         "loss": round(last.loss, 4),
     }
     rate = plan.tokens[-1] / max(last.seconds, 1e-9)
-    line = f"{steps:,} steps, {plan.tokens[-1]:,} tokens, {rate:,.0f} tok/s, loss {last.loss:.4f}"
-    return Report(counts=counts, tokens=plan.tokens[-1], lines=(line,))
+    lines = [f"{steps:,} steps, {plan.tokens[-1]:,} tokens, {rate:,.0f} tok/s, loss {last.loss:.4f}"]
+    beside = {"balance loss": last.balance_loss, "loss of further tokens": last.mtp_loss}
+    lines += [f"{name} {value:.4f}" for name, value in beside.items() if value is not None]
+    if last.experts is not None:
+        counts |= last.experts.counts
+        lines.append(last.experts.line)
+    return Report(counts=counts, tokens=plan.tokens[-1], lines=tuple(lines))

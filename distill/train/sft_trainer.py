@@ -13,8 +13,10 @@ from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from distill.progress import Task
+from distill.train.auxiliary import Extras
+from distill.train.batches import Plan
 from distill.train.curve import Curve, SftPoint
-from distill.train.lean import Feed, Lean, check_finite
+from distill.train.lean import AfterStep, Feed, Lean, check_finite
 from distill.train.resume import States
 from distill.train.rows import IGNORED
 
@@ -23,11 +25,19 @@ class LeanSft(Lean, SFTTrainer):
     """Trains on `feed`, writes `curve`, reports to `task`."""
 
     def __init__(
-        self, *, states: States, feed: Feed, curve: Curve[SftPoint], tokens: list[int], task: Task, **kwargs: Any
+        self,
+        *,
+        states: States,
+        feed: Feed,
+        curve: Curve[SftPoint],
+        plan: Plan,
+        extras: Extras,
+        task: Task,
+        **kwargs: Any,
     ) -> None:
-        """`tokens`: trained on up to and including each step."""
-        self.states, self.feed, self.curve, self.tokens, self.task = states, feed, curve, tokens, task
-        super().__init__(callbacks=[_Count(task, tokens)], **kwargs)
+        self.states, self.feed, self.curve, self.plan, self.task = states, feed, curve, plan, task
+        self.extras = extras
+        super().__init__(callbacks=[AfterStep(extras), _Count(task, plan.tokens)], **kwargs)
         self.remove_callback(PrinterCallback)
         del self.model.forward  # the head TRL just patched in, which computes its metrics too
         add_fused_lm_head(self.model, outputs=("log_probs",))
@@ -41,23 +51,30 @@ class LeanSft(Lean, SFTTrainer):
             logits = model(**inputs, use_cache=False).logits[:, :-1].float()
             targets = labels[:, 1:].flatten()
             loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
-            return torch.as_tensor(loss / num_items_in_batch)
-        fused = model(
-            **inputs, labels=labels, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch
-        )
-        return torch.as_tensor(fused.loss)
+            loss = loss / num_items_in_batch
+        else:
+            loss = model(
+                **inputs, labels=labels, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch
+            ).loss
+        return torch.as_tensor(loss + self.extras.loss(self._sequences(), labels, num_items_in_batch))
+
+    def _sequences(self) -> int:
+        """Rows of the step that is being computed."""
+        return sum(map(len, self.plan.steps[self.state.global_step]))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:
             return
         step = self.state.global_step
         check_finite(logs["loss"], "loss", step)
+        beside = self.extras.take()
         row = SftPoint(
             step=step,
-            tokens=self.tokens[step - 1],
-            loss=logs["loss"],
+            tokens=self.plan.tokens[step - 1],
+            loss=logs["loss"] - self.extras.weighted(beside),
             lr=logs["learning_rate"],
             seconds=self.curve.seconds(),
+            **beside,
         )
         self.curve.add(row)
         self.task.facts = f"loss {row.loss:.3f}"

@@ -37,11 +37,12 @@ OPPOSITE = {
 }  # fmt: skip
 EDGE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 SECONDS = 20
-LIMIT, TIE, NEVER, SPELLING = (
+LIMIT, TIE, NEVER, SPELLING, DIGITS = (
     "a limit on work, moved by one",
     "floating point numbers exactly at their error bound",
     "the two sides are never equal here",
     "another spelling, the same for both answers",
+    "what is not found equal by its spelling is found so by its digits",
 )
 SAME = {
     ("algebra.sums", "len(total) > MOST_TERMS"): LIMIT,
@@ -58,11 +59,31 @@ SAME = {
     ("algebra.bounds", "abs(near[0]) > 4 * near[1]"): TIE,
     ("algebra.bounds", "abs(near[0]) <= 4 * near[1]"): TIE,
     ("algebra.bounds", "abs(below[0]) <= 4 * below[1]"): TIE,
-    ("algebra.bounds", "inner[1] < NEARBY"): TIE,
+    ("algebra.bounds", "inner[1] >= arithmetic.nearby"): TIE,
     ("algebra.bounds", "spread < 0.1"): TIE,
+    ("algebra.bounds", "near[1] > arithmetic.nearby"): TIE,
+    ("algebra.bounds", "abs(near[0].imag) <= 4 * near[1]"): TIE,
+    ("algebra.bounds", "abs(base) <= 4 * inner[1]"): TIE,
+    ("algebra.bounds", "abs(1 - z * z) <= arithmetic.nearby ** 0.5"): TIE,
+    ("algebra.bounds", "base.real < 0"): TIE,
+    ("algebra.bounds", "abs(times[0] * logarithm) > LARGEST_EXPONENT"): LIMIT,
+    ("algebra.bounds", "times.denominator > 1"): "a denominator of 1 is odd, but then its power has no branch",
+    ("algebra.bounds", "times > 0"): NEVER,
+    ("algebra.bounds", "point > 0"): NEVER,
+    ("algebra.bounds", "one != IMAGINARY"): DIGITS,
+    ("algebra.sums", "times >= 1"): DIGITS,
+    ("algebra.forms", "name == 'log'"): DIGITS,
+    ("algebra.forms", "abs(near[0].imag) <= near[1] < abs(near[0].real)"): DIGITS,
+    ("algebra.forms", "near[0].real < 0"): DIGITS,
+    ("algebra.forms", "one.kind == 'root'"): DIGITS,
+    ("algebra.forms", "each.denominator % 2 == 0"): DIGITS,
+    ("algebra.forms", "one.inner == atom(EULER)"): DIGITS,
+    ("algebra.forms", "base > 0"): DIGITS,
     ("algebra.forms", "abs(near[0].imag) > near[1]"): TIE,
     ("algebra.forms", "abs(near[0].real) <= near[1]"): TIE,
     ("algebra.forms", "near[0].real <= near[1]"): TIE,
+    ("reading", "abs(one[0] - other[0]) <= 0.02 * abs(one[0])"): TIE,
+    ("shapes", "len(names) > 1"): "a list of one has no order",
     ("algebra.forms", "near[0].real > 0"): NEVER,
     ("algebra.forms", "factor < 0"): NEVER,
     ("algebra.forms", "first[_first(first)] / second[_first(first)] > 0"): NEVER,

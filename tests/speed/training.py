@@ -28,7 +28,8 @@ from distill.prompts import Chat, join_thought
 from distill.records import Message, Params, Problem, Status, Trace, Verdict
 from distill.sampling.engine import Engine
 from distill.selection import asking
-from distill.train.batches import Curriculum, plan_steps
+from distill.train.auxiliary import Extras
+from distill.train.batches import Curriculum, Plan, plan_steps
 from distill.train.curve import Curve, RlPoint, SftPoint
 from distill.train.grpo_trainer import LeanGrpo
 from distill.train.lean import Feed, Lean, arguments, optimizers
@@ -110,7 +111,8 @@ def lean_sft(model: Any, tokenizer: Any, batches: list[Any], out: Path) -> float
             states=States(out),
             feed=Feed(batches, 0, lambda batch: dict(batch)),
             curve=Curve(out, SftPoint, 0),
-            tokens=[0] * STEPS,
+            plan=Plan([[[0]]] * STEPS, [0] * STEPS),
+            extras=Extras(model, CONFIG, 0.0, out),
             task=_task(),
             model=model,
             args=SFTConfig(**arguments(out, _unsaved(CONFIG), STEPS, 10, 0), **_prepared()),
@@ -167,6 +169,7 @@ def lean_rl(model: Any, chat: Chat, problems: list[Problem], out: Path) -> float
             states=States(out),
             feed=Feed(rows, 0, lambda asked: [{"prompt": one.id} for one in asked for _ in range(SAMPLES)]),
             curve=Curve(out, RlPoint, 0),
+            extras=Extras(model, RL_CONFIG, 0.0, out),
             task=_task(),
             pass_tokens=PASS_TOKENS,
             model=model,

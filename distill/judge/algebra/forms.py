@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 
-from distill.judge.algebra.bounds import nearly, nonzero
+from distill.judge.algebra.bounds import POINTS, nearly, nonzero, real, vanishes
 from distill.judge.algebra.sums import (
     EULER,
     IMAGINARY,
@@ -35,8 +35,8 @@ from distill.judge.algebra.sums import (
 LARGEST_TRIED = 10_000
 """Trial divisors; a cofactor with none of them stands for itself."""
 LARGEST_FACTORIAL = 3000
-POINTS = (1, 2)
-"""Each variable is given this many values in turn when two forms are told apart by numbers."""
+DIGITS, MOST_DIGITS = 60, 1000
+"""Decimal digits to which a difference must vanish, beyond those its own spelling has."""
 ROUNDED: dict[str, Callable[[Fraction], Fraction | int]] = {"abs": abs, "floor": math.floor, "ceil": math.ceil}
 
 
@@ -96,10 +96,11 @@ def power(base: Value, exponent: Value) -> Value:
             result = multiply(result, power(base, rational(factor)))
             continue
         for prime, times in _prime_bases(base):
-            one = Atom(
-                "power", f"({value_key(prime)})^({monomial_key(monomial)})", prime, Value({monomial: Fraction(1)}, ONE)
-            )
-            result = multiply(result, Value({((one, factor * times),): Fraction(1)}, ONE))
+            # only a real power may be taken out of an exponent in pieces
+            whole = Fraction(1) if real(exponent) else factor
+            inner = Value({monomial: whole}, ONE)
+            one = Atom("power", f"({value_key(prime)})^({value_key(inner)})", prime, inner)
+            result = multiply(result, Value({((one, factor / whole * times),): Fraction(1)}, ONE))
     return result
 
 
@@ -153,7 +154,9 @@ def equal(left: Value, right: Value) -> bool | None:
         return True
     if all(one.kind == "prime" for monomial in difference for one, _ in monomial):
         return False  # surds have one spelling, however large
-    return False if any(nonzero(difference, point) for point in POINTS) else None
+    if any(nonzero(difference, point) for point in POINTS):
+        return False
+    return vanishes(difference, min(DIGITS + len(sum_key(difference)), MOST_DIGITS))
 
 
 def proportional(left: Value, right: Value) -> bool | None:
@@ -244,35 +247,50 @@ def _positive_denominator(terms: Sum, times: Fraction, odd_roots: bool) -> Value
 
 
 def _fractional_sum(terms: Sum, times: Fraction, odd_roots: bool) -> Value:
-    if len(terms) > 1:
-        content, turned = _content(terms), ONE
-        if odd_roots and times.denominator % 2 and terms[_first(terms)] < 0:
-            content, turned = -content, {(): Fraction(-1) ** times.numerator}
-        inner = {monomial: factor / content for monomial, factor in terms.items()}
-        one = Atom("root", f"r:{sum_key(inner)}", Value(inner, ONE))
-        return Value(
-            multiply_sums(multiply_sums(reduced({one: times}, Fraction(1)), _surd(abs(content), times)), turned), ONE
-        )
-    ((monomial, factor),) = terms.items()
-    exponents: dict[Atom, Fraction] = {}
-    for one, each in monomial:
-        even = each.denominator == 1 and each % 2 == 0 and times.denominator % 2 == 0 and one.kind != "constant"
-        if even and (each * times) % 2:  # sqrt(x^2) is |x|
-            square = Value({((one, each),): Fraction(1)}, ONE)
-            exponents[Atom("root", f"r:{sum_key(square.num)}", square)] = times
-        elif one == IMAGINARY:
-            raise NoValueError("a root of an imaginary number")
-        else:
-            exponents[one] = each * times
+    """A sum stays under the root but for its content; of one term, what is positive comes out."""
     sign = ONE
+    if odd_roots and times.denominator % 2 and _is_negative(terms):
+        terms, sign = negative_sum(terms), {(): Fraction(-1) ** times.numerator}
+    if len(terms) > 1:
+        content = _content(terms)
+        root_of = Value({monomial: factor / content for monomial, factor in terms.items()}, ONE)
+        return Value(multiply_sums(multiply_sums(_rooted(root_of, times), _surd(content, times)), sign), ONE)
+    ((monomial, factor),) = terms.items()
+    outside = {one: each * times for one, each in monomial if _comes_out(one, each, times)}
+    inside = tuple((one, each) for one, each in monomial if one not in outside)
     if factor < 0:
-        if odd_roots and times.denominator % 2:
-            sign = {(): Fraction(-1) ** times.numerator}
-        elif times.denominator == 2 and not monomial:
-            sign = reduced({IMAGINARY: Fraction(times.numerator)}, Fraction(1))
-        else:
+        if times.denominator != 2 or monomial:
             raise NoValueError("a fractional power of a negative number")
-    return Value(multiply_sums(multiply_sums(reduced(exponents, Fraction(1)), _surd(abs(factor), times)), sign), ONE)
+        sign = reduced({IMAGINARY: Fraction(times.numerator)}, Fraction(1))
+    found = multiply_sums(multiply_sums(reduced(outside, Fraction(1)), _surd(abs(factor), times)), sign)
+    rest = _rooted(Value({inside: Fraction(1)}, ONE), times) if inside else ONE
+    return Value(multiply_sums(found, rest), ONE)
+
+
+def _is_negative(terms: Sum) -> bool:
+    """The sign of a constant; of anything else the sign of its first term, which is only its spelling."""
+    value = Value(terms, ONE)
+    near = None if value.variables else nearly(value, 1)
+    if near is not None and abs(near[0].imag) <= near[1] < abs(near[0].real):
+        return bool(near[0].real < 0)
+    return terms[_first(terms)] < 0
+
+
+def _comes_out(one: Atom, each: Fraction, times: Fraction) -> bool:
+    """Whether (a^each * b)^times is a^(each * times) * b^times: a is not negative, or an unknown taken to be none."""
+    if one == IMAGINARY:
+        raise NoValueError("a root of an imaginary number")
+    if one.kind == "variable":  # but sqrt(x^2) is |x|
+        return bool(each.numerator % 2 or times.denominator % 2)
+    if one.kind == "power":
+        assert one.inner is not None
+        base = one.inner.rational
+        return ((base is not None and base > 0) or one.inner == atom(EULER)) and real(atom(one))
+    return one.kind in ("prime", "constant", "abs") or (one.kind == "root" and each.denominator % 2 == 0)
+
+
+def _rooted(inner: Value, times: Fraction) -> Sum:
+    return reduced({Atom("root", f"r:{sum_key(inner.num)}", inner): times}, Fraction(1))
 
 
 def _surd(number: Fraction, times: Fraction) -> Sum:

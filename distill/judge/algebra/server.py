@@ -141,7 +141,7 @@ def judge(gold: list[Any], ask: Answer, parse: Parse, verify: Verify) -> Answer:
     equal = verify(gold, said, timeout_seconds=None, raise_on_error=True)
     if equal and exactly_different(gold[0], said[0]):
         return {"status": "wrong", "why": "equal only after rounding"}
-    return {"status": "correct" if equal else "wrong", "why": "by algebra"}
+    return {"status": ask["equal"] if equal else "wrong", "why": "by algebra"}
 
 
 def read(text: str, parse: Parse) -> list[Any]:

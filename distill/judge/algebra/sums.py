@@ -13,7 +13,7 @@ from fractions import Fraction
 
 MOST_TERMS = 400
 """Terms of one sum."""
-MOST_TIMES = 64
+MOST_TIMES = 32
 """Highest power that a sum is raised to."""
 MOST_BITS = 1 << 15
 """Bits of one numerator or denominator: 2006! has 19,000."""
