@@ -98,18 +98,33 @@ def test_a_read_fp8_folder_is_saved_as_plain_bfloat16_in_shards(folder, tmp_path
     assert_same(model.state_dict(), DeepseekV3ForCausalLM.from_pretrained(tmp_path / "out").state_dict())
 
 
-def test_angles_and_next_token_layers_of_published_folders_are_left_alone(tmp_path):
-    make(num_nextn_predict_layers=1).save_pretrained(tmp_path)
+def test_angles_that_older_folders_store_are_left_alone(tmp_path):
+    make().save_pretrained(tmp_path)
     tensors = load_file(tmp_path / WEIGHTS)
     plain = read_model(tmp_path).state_dict()
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
-    tensors["model.layers.2.eh_proj.weight"] = torch.ones(4, 8)
     save_file(tensors, tmp_path / WEIGHTS)
     assert_same(plain, read_model(tmp_path).state_dict())
-    tensors["model.layers.3.eh_proj.weight"] = torch.ones(4, 8)
-    save_file(tensors, tmp_path / WEIGHTS)
-    with pytest.raises(UserError, match=r"unexpected model.layers.3.eh_proj.weight$"):
-        read_model(tmp_path)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_layers_for_further_tokens_are_read_and_converted_from_fp8_with_their_copies(tmp_path, tied):
+    folder = fp8_folder(tmp_path / "fp8", num_nextn_predict_layers=1, tie_word_embeddings=tied)
+    model = read_model(folder, "bfloat16")
+    assert_same(model.state_dict(), read_model(twin(folder, torch.bfloat16), "bfloat16").state_dict())
+    convert(folder, tmp_path / "out")
+    written = load_file(tmp_path / "out" / WEIGHTS)
+    assert_same(by_hand(load_file(folder / WEIGHTS), torch.bfloat16), written)
+    assert "model.layers.2.shared_head.head.weight" in written
+
+
+def test_a_copy_that_differs_is_refused(tmp_path):
+    folder = fp8_folder(tmp_path / "fp8", num_nextn_predict_layers=1)
+    tensors = load_file(folder / WEIGHTS)
+    tensors["model.layers.2.embed_tokens.weight"][63, 159] += 1
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(UserError, match=r"model.layers.2.embed_tokens.weight: differs from model.embed_tokens.weight"):
+        read_model(folder)
 
 
 PUBLISHED = {
