@@ -39,7 +39,7 @@ def engine_sampler(
     loaded = loader.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model)
     capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
-    row_bytes = decoder.cache_values_per_token * loaded.model.dtype.itemsize * capacity
+    row_bytes = decoder.cache_bytes_per_token * capacity
     slots = max(1, min(MAX_SLOTS, len(problems) * samples, CACHE_BYTES // row_bytes))
     return EngineSampler(loaded, decoder, name=folder.name, slots=slots, capacity=capacity)
 

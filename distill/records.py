@@ -24,9 +24,12 @@ class Record(BaseModel):
 
     def to_json(self) -> str:
         """One line of JSON without a newline; keys that hold their default None are left out."""
+        return self.model_dump_json(exclude=self.idle())
+
+    def idle(self) -> set[str]:
+        """Names of the keys that hold their default None."""
         fields = type(self).model_fields.items()
-        idle = {name for name, field in fields if field.default is None and getattr(self, name) is None}
-        return self.model_dump_json(exclude=idle)
+        return {name for name, field in fields if field.default is None and getattr(self, name) is None}
 
 
 class Exchange(Record):
@@ -95,6 +98,14 @@ class Params(Record):
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     stop: tuple[str, ...] = ()
     """Strings that end a completion; the string itself is not part of the text."""
+    repetition_penalty: float | None = Field(default=None, gt=0.0)
+    """Above 1 makes tokens of prompt and completion less likely to come again."""
+    top_logprobs: int | None = Field(default=None, gt=0)
+    """Keep so many likeliest tokens at the place of each sampled one. Changes nothing that is sampled."""
+
+
+TopLogprobs = tuple[tuple[tuple[int, float], ...], ...]
+"""For each sampled token the likeliest tokens at its place: id and natural log-probability, likeliest first."""
 
 
 class Completion(Record):
@@ -107,6 +118,8 @@ class Completion(Record):
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     """Natural log-probability of each sampled token under the unmodified distribution."""
+    top_logprobs: TopLogprobs | None = None
+    """As many a token as `Params.top_logprobs` asks for, under the same distribution."""
     reasoning: str | None = None
     """Set by servers that return the thought apart from the answer."""
 
@@ -134,6 +147,7 @@ class Trace(Record):
     completion_tokens: int
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
+    top_logprobs: TopLogprobs | None = None
 
 
 class Verdict(Record):
@@ -208,6 +222,8 @@ def fingerprint(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Record):  # a key that came later and is not used leaves old fingerprints as they were
+        return value.model_dump(mode="json", exclude=value.idle())
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no canonical JSON")

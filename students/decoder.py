@@ -1,8 +1,9 @@
-"""KVDecoder: Llama, Qwen2 and Qwen3 for the engine, on one preallocated key-value cache.
+"""KVDecoder: Llama, Qwen2 and Qwen3 for the engine, on a cache of key-value blocks.
 
 The same arithmetic as transformers' modeling files of these three (tests compare tokens
 and logits), rearranged: q, k and v are one matrix product and so are gate and up; a step
-reads the cache only up to the longest running row. Layers that are not plain `nn.Linear`
+reads rows of like length together. A layer's cache is one plane per key head and one per
+value head, each block a run of `block_size` tokens in its plane. Layers that are not plain `nn.Linear`
 (quantized, LoRA) are called as they are. No sliding windows, no dynamic rope.
 """
 
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.errors import UserError
+from distill.sampling.pages import plan_pieces, plan_step
 
-# B rows, T prompt width, N tokens of a call, D width, H query heads, G key-value heads,
-# d head width, L cached tokens read, V vocabulary
+# B rows, T prompt width, N tokens of a call, D width, H query heads, G key-value heads, P = 2G planes,
+# d head width, L cached tokens read, R rows read together, K blocks of such a row, V vocabulary
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 ROPES = ("default", "linear", "llama3", "yarn")
@@ -54,7 +56,7 @@ class KVDecoder:
         self.head_width: int = model.model.layers[0].self_attn.head_dim
         self.eps: float = config.rms_norm_eps
         self.vocab_size: int = config.vocab_size
-        self.cache_values_per_token: int = 2 * config.num_hidden_layers * self.groups * self.head_width
+        self.block_size = 0
         self.scale: float = self.head_width**-0.5
         self.refresh()
 
@@ -66,73 +68,101 @@ class KVDecoder:
         self.norm_D = self.model.model.norm.weight.detach()
         self.blocks = [_block(layer) for layer in self.model.model.layers]
 
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Keys and values over all layers."""
+        return len(self.blocks) * self._layer_bytes()
+
     @torch.no_grad()
-    def allocate(self, slots: int, capacity: int) -> None:
-        """A cache of `slots` x `capacity` tokens and the rope angles of as many places."""
+    def allocate(self, blocks: int, block_size: int, longest: int) -> None:
+        """The cache, and the rope angles of `longest` places."""
         limit = self.model.config.max_position_embeddings
-        if capacity > limit:
-            raise UserError(f"cache capacity {capacity}: beyond the model's max_position_embeddings ({limit})")
+        if longest > limit:
+            raise UserError(f"cache capacity {longest}: beyond the model's max_position_embeddings ({limit})")
         weight = self.embedding.weight
-        shape = (len(self.blocks), 2, slots, self.groups, capacity, self.head_width)
+        self.block_size = block_size
+        shape = (len(self.blocks), 2 * self.groups, blocks, block_size * self.head_width)
+        # Zeros, not whatever memory held: a masked place still enters products, and NaN x 0 is NaN.
         self.cache = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-        self.every_slot = torch.arange(slots, device=weight.device)
-        self.places = torch.arange(capacity, device=weight.device)
-        cos_1Ld, sin_1Ld = self.model.model.rotary_emb(weight[:1], self.places[None])
+        self.planes_P = torch.arange(2 * self.groups, device=weight.device) * blocks
+        places = torch.arange(longest, device=weight.device)
+        cos_1Ld, sin_1Ld = self.model.model.rotary_emb(weight[:1], places[None])
         half = self.head_width // 2
         self.cos_Ld = cos_1Ld[0]
         self.sin_Ld = torch.cat([-sin_1Ld[0, :, :half], sin_1Ld[0, :, half:]], dim=-1)  # sign of rotate_half
 
     @torch.no_grad()
-    def prefill(self, ids_BT: Tensor, lengths_B: Tensor, slots_B: Tensor) -> Tensor:
-        """Run right-padded prompts into their slots; float32 logits (B, V) at each last token.
+    def prefill(self, ids_BT: Tensor, starts_B: Tensor, lengths_B: Tensor, tables_BM: Tensor) -> Tensor:
+        """Append right-padded pieces to their rows; float32 logits (B, V) at each last token.
 
-        Padding stands behind every real token, so the causal mask alone keeps it unseen; what
-        it leaves in the cache is overwritten before it is ever read.
+        Padding stands behind every real token and is never written, so the causal mask alone keeps it unseen.
         """
         B, T = ids_BT.shape
+        plan = plan_pieces(starts_B, lengths_B, tables_BM, T, self.block_size, self.cache.dtype)
         attention, share = functional.scaled_dot_product_attention, self.heads != self.groups
+        reading = None if plan.fresh else self._plane_blocks(plan.blocks_BK)
 
         def attend(index: int, qkv_NHd: Tensor) -> Tensor:
+            self._write(index, qkv_NHd.index_select(0, plan.real_N), plan.places_N)
             q_BHTd, k_BGTd, v_BGTd = (
                 part.view(B, T, -1, self.head_width).transpose(1, 2) for part in self._split(qkv_NHd)
             )
-            self.cache[index, 0, slots_B, :, :T] = k_BGTd
-            self.cache[index, 1, slots_B, :, :T] = v_BGTd
-            mixed_BHTd = attention(q_BHTd, k_BGTd, v_BGTd, is_causal=True, enable_gqa=share)
+            if reading is None:
+                mixed_BHTd = attention(q_BHTd, k_BGTd, v_BGTd, is_causal=True, enable_gqa=share)
+            else:
+                k_BGLd, v_BGLd = (part.unflatten(0, (B, -1)) for part in self._read(index, reading, plan.length))
+                mixed_BHTd = attention(q_BHTd, k_BGLd, v_BGLd, attn_mask=plan.mask_B1TL, enable_gqa=share)
             return mixed_BHTd.transpose(1, 2).reshape(B * T, -1)
 
-        hidden_ND = self._layers(ids_BT.flatten(), self.places[:T].repeat(B), attend)
+        positions_BT = starts_B[:, None] + torch.arange(T, device=ids_BT.device)
+        hidden_ND = self._layers(ids_BT.flatten(), positions_BT.flatten().clamp_(max=len(self.cos_Ld) - 1), attend)
         last_B = torch.arange(B, device=ids_BT.device) * T + lengths_B - 1
         return self._logits(hidden_ND[last_B])
 
     @torch.no_grad()
-    def step(self, ids_B: Tensor, positions_B: Tensor, slots_B: Tensor) -> Tensor:
+    def step(self, ids_B: Tensor, positions_B: Tensor, tables_BM: Tensor) -> Tensor:
         """Append one token a row; float32 logits (B, V)."""
-        B = len(ids_B)
-        L = int(positions_B.max()) + 1
-        # The engine keeps running rows in slots 0..B-1: then the cache is read in place.
-        in_place = bool((slots_B == self.every_slot[:B]).all())
-        rows: slice | Tensor = slice(0, B) if in_place else slots_B
-        unseen_BL = self.places[:L] > positions_B[:, None]
-        mask_B11L = torch.zeros(B, 1, 1, L, dtype=self.cache.dtype, device=self.cache.device)
-        mask_B11L.masked_fill_(unseen_BL[:, None, None, :], float("-inf"))
+        plan = plan_step(positions_B, tables_BM, self.block_size, self.cache.dtype, self._layer_bytes())
+        reading = [self._plane_blocks(part.blocks_RK) for part in plan.parts]
+        masks = [part.mask_R1L.repeat_interleave(self.groups, dim=0) for part in plan.parts]
 
         def attend(index: int, qkv_NHd: Tensor) -> Tensor:
-            q_BGRd = qkv_NHd[:, : self.heads].view(B, self.groups, -1, self.head_width)
-            new_B2Gd = qkv_NHd[:, self.heads :].view(B, 2, self.groups, self.head_width)
-            keys, values = self.cache[index]
-            keys[slots_B, :, positions_B] = new_B2Gd[:, 0]
-            values[slots_B, :, positions_B] = new_B2Gd[:, 1]
-            scores_BGRL = torch.matmul(q_BGRd * self.scale, keys[rows, :, :L].transpose(-1, -2))
-            weights_BGRL = scores_BGRL.add_(mask_B11L).softmax(-1)
-            return torch.matmul(weights_BGRL, values[rows, :, :L]).view(B, -1)
+            self._write(index, qkv_NHd, plan.places_B)
+            q_NHd = qkv_NHd[:, : self.heads] * self.scale
+            mixed = []
+            for part, blocks, mask in zip(plan.parts, reading, masks, strict=True):
+                keys, values = self._read(index, blocks, part.length)  # (R*G, L, d)
+                q = q_NHd[part.rows].reshape(len(keys), -1, self.head_width)
+                weights = torch.baddbmm(mask, q, keys.transpose(1, 2)).softmax(-1)
+                mixed.append(torch.bmm(weights, values).view(len(part.blocks_RK), -1))
+            return torch.cat(mixed)
 
-        return self._logits(self._layers(ids_B, positions_B, attend))
+        return plan.in_call_order(self._logits(self._layers(ids_B[plan.order_B], plan.positions_B, attend)))
 
     @torch.no_grad()
-    def copy(self, source: int, targets_B: Tensor, length: int) -> None:
-        """Copy the first `length` tokens of a slot into others."""
-        self.cache[:, :, targets_B, :, :length] = self.cache[:, :, source : source + 1, :, :length]
+    def copy(self, sources_B: Tensor, targets_B: Tensor) -> None:
+        """Copy whole blocks over others."""
+        self.cache[:, :, targets_B] = self.cache[:, :, sources_B]
+
+    def _layer_bytes(self) -> int:
+        return 2 * self.groups * self.head_width * int(self.embedding.weight.itemsize)
+
+    def _write(self, index: int, qkv_NHd: Tensor, places_N: Tensor) -> None:
+        """Put keys and values of tokens at their places."""
+        places_NP = places_N[:, None] + self.planes_P * self.block_size
+        flat = self.cache[index].view(-1, self.head_width)
+        flat.index_copy_(0, places_NP.flatten(), qkv_NHd[:, self.heads :].reshape(-1, self.head_width))
+
+    def _plane_blocks(self, blocks_RK: Tensor) -> Tensor:
+        """Blocks of all planes in the order they are read: keys of every row and head, then values."""
+        blocks_2RGK = self.planes_P.view(2, 1, -1, 1) + blocks_RK[None, :, None]
+        return blocks_2RGK.flatten(0, 2)
+
+    def _read(self, index: int, blocks: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (R*G, L, d) side by side."""
+        rows = self.cache[index].flatten(0, 1).index_select(0, blocks.flatten())
+        keys, values = rows.view(2, len(blocks) // 2, -1, self.head_width)[:, :, :length]
+        return keys, values
 
     def _layers(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """The hidden state (N, D) behind the last layer, before the final norm."""

@@ -3,9 +3,10 @@
 A token keeps C + R numbers a layer: the normed latent and the rotated shared key. One
 step never expands them: W_UK is absorbed into the query and W_UV into the output
 projection, which leaves attention with one wide key shared by all heads (DeepSeek-V2,
-arXiv 2405.04434, section 2.1.2). Prefill runs the model itself, expanded. Rows may stand
-at different positions; a step costs the longest of them. No paging: a slot owns its
-capacity.
+arXiv 2405.04434, section 2.1.2). A prompt that begins runs through the model itself,
+expanded; one that continues behind cached tokens runs absorbed as a step does, which at the
+published widths costs three times the attention of expanding. Rows may stand at different
+positions.
 """
 
 from itertools import islice
@@ -16,14 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.errors import UserError
+from distill.sampling.pages import Pieces, Step, plan_pieces, plan_step
 from teacher.attention import LatentAttention
 from teacher.layer import DecoderLayer
 from teacher.model import DeepseekForCausalLM
 from teacher.rotary import turn_in_place
 from teacher.rows import find_rows
 
-# B rows of a step, T prompt width, D model width, H heads, Q query width, C latent width, R rotated
-# width, W = C + R cached width, L cached length looked at, S slots looked at, V vocabulary
+# B rows of a call, T new tokens a row, N new tokens, D model width, H heads, Q query width, C latent width,
+# R rotated width, W = C + R cached width, L cached length looked at, S places of the cache, V vocabulary
 
 
 class LatentDecoder:
@@ -33,21 +35,28 @@ class LatentDecoder:
         self.model = model
         self.vocab_size: int = model.config.vocab_size
         self.width: int = model.config.kv_lora_rank + model.config.qk_rope_head_dim
-        self.cache_values_per_token: int = self.width * model.config.num_hidden_layers
-        self.capacity = 0
+        self.block_size = 0
         self.refresh()
 
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """C + R numbers over all layers."""
+        return len(self.layers) * self._layer_bytes()
+
+    def _layer_bytes(self) -> int:
+        return self.width * int(self.model.model.embed_tokens.weight.itemsize)
+
     @torch.inference_mode()
-    def allocate(self, slots: int, capacity: int) -> None:
-        """Make the cache: layers x slots x capacity x W. Contents are lost."""
+    def allocate(self, blocks: int, block_size: int, longest: int) -> None:
+        """Make the cache: layers x (blocks x block_size) x W. Contents are lost."""
         limit = self.model.config.max_position_embeddings
-        if capacity > limit:
-            raise UserError(f"cache capacity {capacity}: beyond the model's max_position_embeddings ({limit})")
+        if longest > limit:
+            raise UserError(f"cache capacity {longest}: beyond the model's max_position_embeddings ({limit})")
         embedding = self.model.model.embed_tokens.weight
-        self.capacity = capacity
-        layers = self.model.config.num_hidden_layers
+        self.block_size = block_size
+        shape = (len(self.layers), blocks * block_size, self.width)
         # Zeros, not whatever memory held: a masked place still enters products, and NaN x 0 is NaN.
-        self.cache = torch.zeros(layers, slots, capacity, self.width, dtype=embedding.dtype, device=embedding.device)
+        self.cache = torch.zeros(shape, dtype=embedding.dtype, device=embedding.device)
 
     @torch.inference_mode()
     def refresh(self) -> None:
@@ -56,78 +65,106 @@ class LatentDecoder:
         self.layers = [_AbsorbedLayer(cast(DecoderLayer, layer)) for layer in islice(body.layers, body.depth)]
 
     @torch.inference_mode()
-    def prefill(self, ids_BT: Tensor, lengths_B: Tensor, slots_B: Tensor) -> Tensor:
-        """Run right-padded prompts from position 0 into their slots; logits (B, V) at each last token."""
-        batch, width = ids_BT.shape
+    def prefill(self, ids_BT: Tensor, starts_B: Tensor, lengths_B: Tensor, tables_BM: Tensor) -> Tensor:
+        """Append right-padded pieces to their rows; logits (B, V) at each last token."""
         body = self.model.model
+        plan = plan_pieces(starts_B, lengths_B, tables_BM, ids_BT.shape[1], self.block_size, self.cache.dtype)
+        if plan.fresh:
+            hidden_ND = self._begin(ids_BT, lengths_B, plan)
+        else:
+            reader = _PieceReader(plan, ids_BT.shape, self.block_size)
+            x_ND = body.embed_tokens(ids_BT.flatten().index_select(0, plan.real_N))
+            hidden_ND = self._absorbed(x_ND, plan.positions_N, reader)
+        logits: Tensor = self.model.lm_head(hidden_ND.index_select(0, plan.last_B))
+        return logits.float()
+
+    def _begin(self, ids_BT: Tensor, lengths_B: Tensor, plan: Pieces) -> Tensor:
+        """The model's own forward from position 0, keeping the latents."""
+        body, (batch, width) = self.model.model, ids_BT.shape
         mask_BT = torch.arange(width, device=ids_BT.device) < lengths_B[:, None]
         rows = find_rows(batch, width, ids_BT.device, mask_BT)
         latents: list[Tensor] = []
         hidden_ND = body.run(body.embed_tokens(rows.gather(ids_BT)), rows, latents)
-        slot_N = slots_B.repeat_interleave(lengths_B)
-        for cache, latent_NW in zip(self.cache, latents, strict=True):
-            cache[slot_N, rows.positions_N] = latent_NW
-        logits: Tensor = self.model.lm_head(hidden_ND[lengths_B.cumsum(0) - 1])
-        return logits.float()
+        for cache_SW, latent_NW in zip(self.cache, latents, strict=True):
+            cache_SW.index_copy_(0, plan.places_N, latent_NW)
+        return hidden_ND
 
     @torch.inference_mode()
-    def step(self, ids_B: Tensor, positions_B: Tensor, slots_B: Tensor) -> Tensor:
+    def step(self, ids_B: Tensor, positions_B: Tensor, tables_BM: Tensor) -> Tensor:
         """Append one token a row at its position; logits (B, V)."""
+        plan = plan_step(positions_B, tables_BM, self.block_size, self.cache.dtype, self._layer_bytes())
+        x_BD = self.model.model.embed_tokens(ids_B.index_select(0, plan.order_B))
+        hidden_BD = self._absorbed(x_BD, plan.positions_B, _StepReader(plan, self.block_size))
+        logits: Tensor = self.model.lm_head(hidden_BD).float()
+        return plan.in_call_order(logits)
+
+    def _absorbed(self, x_ND: Tensor, positions_N: Tensor, reader: "_Reader") -> Tensor:
+        """All layers and the last norm over new tokens, reading the cache as it is."""
         body = self.model.model
-        positions_B, order_B = positions_B.sort()  # rows of like length side by side, for `_Reader`
-        slots_B = slots_B[order_B]
-        reader = _Reader(positions_B, slots_B, self.capacity, self.cache.dtype)
-        turns_BP = body.rotary.turns(positions_B)
-        x_BD = body.embed_tokens(ids_B[order_B])
-        for cache, layer in zip(self.cache, self.layers, strict=True):
-            x_BD = layer.step(x_BD, cache, reader, turns_BP)
-        logits: Tensor = self.model.lm_head(body.norm(x_BD)).float()
-        return torch.empty_like(logits).index_copy_(0, order_B, logits)
+        turns_NP = body.rotary.turns(positions_N)
+        for cache_SW, layer in zip(self.cache, self.layers, strict=True):
+            x_ND = layer.step(x_ND, cache_SW, reader, turns_NP)
+        hidden_ND: Tensor = body.norm(x_ND)
+        return hidden_ND
 
     @torch.inference_mode()
-    def copy(self, source: int, targets_B: Tensor, length: int) -> None:
-        """Copy the first `length` tokens of a slot into others."""
-        self.cache[:, targets_B, :length] = self.cache[:, source : source + 1, :length]
+    def copy(self, sources_B: Tensor, targets_B: Tensor) -> None:
+        """Copy whole blocks over others."""
+        blocks = self.cache.unflatten(1, (-1, self.block_size))
+        blocks[:, targets_B] = blocks[:, sources_B]
 
 
-class _Reader:
-    """Attention of one step's rows over their slots, a few rows at a time.
+class _StepReader:
+    """Attention of one token a row over the row's blocks, rows of like length together."""
 
-    Rows come sorted by position; each group is copied out as far as its own longest row.
-    The copy streams the cache once and leaves the group where both products find it near:
-    on 256 rows of 20-120 tokens that halves the time of one product over all rows, on
-    equal lengths it saves a quarter (one core, width 80; see docs/teacher.md).
-    """
+    def __init__(self, plan: Step, block_size: int) -> None:
+        self.plan, self.block_size = plan, block_size
 
-    GROUP = 32
-    """Rows a group: 32 x 90 x 80 floats fill a megabyte of cache memory."""
+    def write(self, cache_SW: Tensor, latent_BW: Tensor) -> None:
+        """Put each row's latent at its place."""
+        cache_SW.index_copy_(0, self.plan.places_B, latent_BW)
 
-    def __init__(self, positions_B: Tensor, slots_B: Tensor, capacity: int, dtype: torch.dtype) -> None:
-        self.place_B = slots_B * capacity + positions_B
-        self.slots = slots_B.split(self.GROUP)
-        groups = positions_B.split(self.GROUP)
-        self.lengths: list[int] = (torch.stack([group[-1] for group in groups]) + 1).tolist()
-        columns_L = torch.arange(self.lengths[-1], device=positions_B.device)
-        self.masks = []
-        for group, length in zip(groups, self.lengths, strict=True):
-            unseen_GL = columns_L[:length] > group[:, None]
-            mask_GL = torch.zeros(unseen_GL.shape, dtype=dtype, device=group.device)
-            self.masks.append(mask_GL.masked_fill_(unseen_GL, -torch.inf)[:, None])
-
-    def write(self, cache_SLW: Tensor, latent_BW: Tensor) -> None:
-        """Put each row's latent at its position."""
-        cache_SLW.flatten(0, 1).index_copy_(0, self.place_B, latent_BW)
-
-    def read(self, cache_SLW: Tensor, query_BHW: Tensor, latent_width: int) -> Tensor:
+    def read(self, cache_SW: Tensor, query_BHW: Tensor, latent_width: int) -> Tensor:
         """The mix of latents each head reads: (B, H, C)."""
-        parts = []
-        for slots, length, mask, query_GHW in zip(
-            self.slots, self.lengths, self.masks, query_BHW.split(self.GROUP), strict=True
-        ):
-            key_GLW = cache_SLW[:, :length].index_select(0, slots)
-            weights_GHL = torch.baddbmm(mask, query_GHW, key_GLW.transpose(1, 2)).softmax(-1)
-            parts.append(torch.bmm(weights_GHL, key_GLW[..., :latent_width]))
-        return torch.cat(parts)
+        mixed = []
+        for part in self.plan.parts:
+            key_RLW = _gather(cache_SW, part.blocks_RK, self.block_size)[:, : part.length]
+            weights_RHL = torch.baddbmm(part.mask_R1L, query_BHW[part.rows], key_RLW.transpose(1, 2)).softmax(-1)
+            mixed.append(torch.bmm(weights_RHL, key_RLW[..., :latent_width]))
+        return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+
+class _PieceReader:
+    """Attention of pieces of prompts over what their rows hold, the pieces included."""
+
+    def __init__(self, plan: Pieces, shape: torch.Size, block_size: int) -> None:
+        self.plan, self.shape, self.block_size = plan, shape, block_size
+
+    def write(self, cache_SW: Tensor, latent_NW: Tensor) -> None:
+        """Put each token's latent at its place."""
+        cache_SW.index_copy_(0, self.plan.places_N, latent_NW)
+
+    def read(self, cache_SW: Tensor, query_NHW: Tensor, latent_width: int) -> Tensor:
+        """The mix of latents each head reads: (N, H, C)."""
+        grid = query_NHW.new_zeros(self.shape.numel(), *query_NHW.shape[1:])
+        query_BHTW = grid.index_copy_(0, self.plan.real_N, query_NHW).unflatten(0, self.shape).transpose(1, 2)
+        key_BLW = _gather(cache_SW, self.plan.blocks_BK, self.block_size)[:, : self.plan.length]
+        key_BHLW = key_BLW[:, None].expand(-1, query_NHW.shape[1], -1, -1)
+        # Keys serve as values too, their rotated columns dropped afterwards: of equal widths the fused kernel runs.
+        mixed_BHTW = F.scaled_dot_product_attention(
+            query_BHTW, key_BHLW, key_BHLW, attn_mask=self.plan.mask_B1TL, scale=1.0
+        )
+        mixed_NHW = mixed_BHTW.transpose(1, 2).flatten(0, 1).index_select(0, self.plan.real_N)
+        return mixed_NHW[..., :latent_width]
+
+
+_Reader = _StepReader | _PieceReader
+
+
+def _gather(cache_SW: Tensor, blocks_RK: Tensor, block_size: int) -> Tensor:
+    """Blocks side by side: (R, K * block_size, W)."""
+    blocks_SX = cache_SW.view(-1, block_size * cache_SW.shape[-1])
+    return blocks_SX.index_select(0, blocks_RK.flatten()).view(len(blocks_RK), -1, cache_SW.shape[-1])
 
 
 class _AbsorbedLayer:
@@ -146,15 +183,15 @@ class _AbsorbedLayer:
                 self.bias = torch.cat((key.bias.new_zeros(len(self.query_in)), key.bias))
             self.query_in = torch.cat((self.query_in, key.weight))
 
-    def step(self, x_BD: Tensor, cache: Tensor, reader: _Reader, turns_BP: Tensor) -> Tensor:
-        """One token a row through the layer; writes its latent into `cache`."""
+    def step(self, x_BD: Tensor, cache_SW: Tensor, reader: _Reader, turns_BP: Tensor) -> Tensor:
+        """New tokens through the layer; writes their latents into the cache."""
         attention = self.module.self_attn
         heads_BHW = self._project(self.module.input_layernorm(x_BD)).unflatten(-1, (self.heads + 1, -1))
         turn_in_place(heads_BHW, turns_BP, self.interleave)
         latent_BC = heads_BHW[:, -1, : self.latent_width]
         latent_BC.copy_(attention.kv_a_layernorm(latent_BC))
-        reader.write(cache, heads_BHW[:, -1])
-        read_BHC = reader.read(cache, heads_BHW[:, :-1], self.latent_width)
+        reader.write(cache_SW, heads_BHW[:, -1])
+        read_BHC = reader.read(cache_SW, heads_BHW[:, :-1], self.latent_width)
         x_BD = x_BD + F.linear(read_BHC.flatten(1), self.output, attention.o_proj.bias)
         output: Tensor = x_BD + self.module.mlp(self.module.post_attention_layernorm(x_BD))
         return output

@@ -131,9 +131,9 @@ def test_one_prompt_is_prefilled_once_for_all_its_samples(model: LlamaForCausalL
     class Counting(KVDecoder):
         prefilled = 0
 
-        def prefill(self, ids_BT: torch.Tensor, lengths_B: torch.Tensor, slots_B: torch.Tensor) -> torch.Tensor:
+        def prefill(self, ids_BT: torch.Tensor, *where: torch.Tensor) -> torch.Tensor:
             Counting.prefilled += len(ids_BT)
-            return super().prefill(ids_BT, lengths_B, slots_B)
+            return super().prefill(ids_BT, *where)
 
     engine = Engine(Counting(model), chat, slots=8, capacity=CAPACITY)
     engine.rollout(prompts(6), Params(max_tokens=4, temperature=0.0), 4, [0] * 6)
@@ -187,8 +187,8 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     engine = engine_of(model, chat, slots=2)
     with pytest.raises(UserError, match=message):
         engine.rollout([[7] * length], Params(max_tokens=wanted), 1, [0])
-    assert engine.running == []
-    assert not engine.busy
+    assert engine.idle
+    assert engine.pool.held == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The latent cache decoder against the model it wraps, token by token."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -40,16 +42,26 @@ def make(dtype: torch.dtype = torch.float32, **keys) -> DeepseekForCausalLM:
     return model.to(dtype)
 
 
-def speak(decoder: LatentDecoder, ids: torch.Tensor, lengths: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+BLOCK = 4
+
+
+def cache(decoder: LatentDecoder, rows: int, width: int, block: int = BLOCK) -> torch.Tensor:
+    """Allocate room for rows of a width, some blocks to spare; their tables, in no order."""
+    per_row = -(-width // block)
+    decoder.allocate(rows * per_row + 3, block, width)
+    return (torch.randperm(rows * per_row) + 3).view(rows, per_row)
+
+
+def speak(decoder: LatentDecoder, ids: torch.Tensor, lengths: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """Teacher-forced logits (B, T, V): each row's prompt by prefill, the rest by steps."""
     batch, width = ids.shape
     logits = torch.full((batch, width, decoder.vocab_size), torch.nan)
     rows = torch.arange(batch)
-    logits[rows, lengths - 1] = decoder.prefill(ids[:, : int(lengths.max())], lengths, slots)
+    logits[rows, lengths - 1] = decoder.prefill(ids[:, : int(lengths.max())], torch.zeros_like(lengths), lengths, tables)
     positions = lengths.clone()
     while len(going := rows[positions < width]):
         here = positions[going]
-        logits[going, here] = decoder.step(ids[going, here], here, slots[going])
+        logits[going, here] = decoder.step(ids[going, here], here, tables[going])
         positions[going] += 1
     return logits
 
@@ -66,10 +78,9 @@ def assert_equals_forward(logits: torch.Tensor, model: DeepseekForCausalLM, ids:
 def test_prefill_and_steps_equal_the_full_forward_at_every_position(keys) -> None:
     model = make(**keys)
     decoder = LatentDecoder(model)
-    decoder.allocate(slots=7, capacity=24)
     ids = torch.randint(64, (4, 24))
     lengths = torch.tensor([3, 1, 11, 6])  # rows at different positions, one finishing prefill after one token
-    logits = speak(decoder, ids, lengths, torch.tensor([5, 0, 6, 2]))
+    logits = speak(decoder, ids, lengths, cache(decoder, 4, 24))
     assert_equals_forward(logits, model, ids, 1e-5)
     assert logits[1].isfinite().all()
 
@@ -78,12 +89,11 @@ def test_absorbed_equals_expanded_in_float64() -> None:
     model = make(torch.float64, q_lora_rank=24)
     model.set_experts_backend("reference")
     decoder = LatentDecoder(model)
-    decoder.allocate(slots=2, capacity=16)
     ids = torch.randint(64, (2, 16))
     x = decoder.model.model.embed_tokens(ids)
     captured: list[torch.Tensor] = []
     model.model.norm.register_forward_hook(lambda module, given, out: captured.append(out.detach()))
-    speak(decoder, ids, torch.tensor([4, 4]), torch.tensor([1, 0]))
+    speak(decoder, ids, torch.tensor([4, 4]), cache(decoder, 2, 16))
     steps = torch.stack(captured[1:], dim=1)
     captured.clear()
     model.model(inputs_embeds=x)
@@ -94,49 +104,81 @@ def test_bfloat16_errs_no_more_than_the_bfloat16_model() -> None:
     exact = make()
     model = make().bfloat16()
     decoder = LatentDecoder(model)
-    decoder.allocate(slots=3, capacity=20)
     ids = torch.randint(64, (3, 20))
-    logits = speak(decoder, ids, torch.tensor([2, 2, 2]), torch.arange(3))[:, 2:]
+    logits = speak(decoder, ids, torch.tensor([2, 2, 2]), cache(decoder, 3, 20))[:, 2:]
     with torch.no_grad():
         reference, plain = exact(input_ids=ids).logits[:, 2:], model(input_ids=ids).logits[:, 2:].float()
     error, plain_error = (logits - reference).pow(2).mean().sqrt(), (plain - reference).pow(2).mean().sqrt()
     assert error <= 1.2 * plain_error
 
 
-def test_more_rows_than_a_group_in_any_slot_order() -> None:
+def test_more_rows_than_are_read_together() -> None:
     model = make()
     decoder = LatentDecoder(model)
-    decoder.allocate(slots=90, capacity=12)
     ids = torch.randint(64, (77, 12))
     lengths = torch.randint(1, 9, (77,))
-    slots = torch.randperm(90)[:77]
-    assert_equals_forward(speak(decoder, ids, lengths, slots), model, ids, 1e-5)
+    assert_equals_forward(speak(decoder, ids, lengths, cache(decoder, 77, 12)), model, ids, 1e-5)
 
 
-def test_copied_prefixes_equal_prefilling_each() -> None:
+@pytest.mark.parametrize("cuts", [[5], [4, 8], [1, 2, 9, 13]], ids=str)
+def test_a_prompt_in_pieces_equals_the_whole(cuts: list[int]) -> None:
+    model = make(q_lora_rank=24)
+    decoder = LatentDecoder(model)
+    ids = torch.randint(64, (3, 16))
+    tables = cache(decoder, 3, 16)
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits
+    for start, end in pairwise([0, *cuts, 16]):
+        starts, lengths = torch.full((3,), start), torch.full((3,), end - start)
+        logits = decoder.prefill(ids[:, start:end], starts, lengths, tables)
+        assert (logits - whole[:, end - 1]).abs().max() <= 1e-5 * whole.abs().max()
+
+
+def test_pieces_of_unlike_lengths_behind_unlike_starts_run_together() -> None:
     model = make()
     decoder = LatentDecoder(model)
-    decoder.allocate(slots=5, capacity=16)
-    ids = torch.randint(64, (1, 16)).repeat(4, 1)
-    ids[:, 6:] = torch.randint(64, (4, 10))  # shared prefix, own suffixes
-    decoder.prefill(ids[:1, :6], torch.tensor([6]), torch.tensor([4]))
-    decoder.copy(source=4, targets_B=torch.tensor([0, 3, 1]), length=6)
-    slots, logits = torch.tensor([0, 3, 1, 4]), []
-    for position in range(6, 16):
-        logits.append(decoder.step(ids[:, position], torch.full((4,), position), slots))
+    ids = torch.randint(64, (3, 16))
+    tables = cache(decoder, 3, 16)
+    starts, lengths = torch.tensor([7, 0, 2]), torch.tensor([1, 9, 5])
+    decoder.prefill(ids, torch.zeros(3, dtype=torch.int64), starts.clamp(min=1), tables)
+    pieces = torch.stack([ids[row, start : start + 9] for row, start in enumerate(starts)])
+    logits = decoder.prefill(pieces, starts, lengths, tables)
     with torch.no_grad():
-        whole = model(input_ids=ids).logits[:, 6:]
+        whole = model(input_ids=ids).logits[torch.arange(3), starts + lengths - 1]
+    assert (logits - whole).abs().max() <= 1e-5 * whole.abs().max()
+
+
+def test_a_shared_prefix_equals_prefilling_each() -> None:
+    model = make()
+    decoder = LatentDecoder(model)
+    ids = torch.randint(64, (1, 16)).repeat(4, 1)
+    ids[:, 10:] = torch.randint(64, (4, 6))  # two full blocks and a half are shared
+    tables = cache(decoder, 4, 16)
+    tables[1:, :2] = tables[0, :2]
+    decoder.prefill(ids[:1, :10], torch.tensor([0]), torch.tensor([10]), tables[:1])
+    decoder.copy(tables[0, 2].repeat(3), tables[1:, 2])
+    logits = [decoder.step(ids[:, place], torch.full((4,), place), tables) for place in range(10, 16)]
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits[:, 10:]
     assert (torch.stack(logits, 1) - whole).abs().max() <= 1e-5 * whole.abs().max()
 
 
-def test_a_refilled_slot_does_not_remember_its_last_tenant() -> None:
+def test_reused_blocks_do_not_remember_their_last_tenant() -> None:
     model = make()
     decoder = LatentDecoder(model)
-    decoder.allocate(slots=2, capacity=16)
-    slots = torch.tensor([1])
-    speak(decoder, torch.randint(64, (1, 16)), torch.tensor([12]), slots)
+    tables = cache(decoder, 1, 16)
+    speak(decoder, torch.randint(64, (1, 16)), torch.tensor([12]), tables)
     ids = torch.randint(64, (1, 16))
-    assert_equals_forward(speak(decoder, ids, torch.tensor([3]), slots), model, ids, 1e-5)
+    assert_equals_forward(speak(decoder, ids, torch.tensor([3]), tables.flip(1)), model, ids, 1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 3, 16])
+def test_the_size_of_a_block_changes_nothing(block: int) -> None:
+    model = make()
+    decoder = LatentDecoder(model)
+    ids = torch.randint(64, (4, 16))
+    tables = cache(decoder, 4, 16, block)
+    assert_equals_forward(speak(decoder, ids, torch.tensor([3, 1, 8, 6]), tables), model, ids, 1e-5)
 
 
 def test_rows_beside_a_row_change_nothing_but_rounding() -> None:
@@ -146,8 +188,7 @@ def test_rows_beside_a_row_change_nothing_but_rounding() -> None:
     found = []
     for rows in (slice(0, 1), slice(0, 40)):
         decoder = LatentDecoder(model)
-        decoder.allocate(slots=40, capacity=16)
-        found.append(speak(decoder, ids[rows], lengths[rows], torch.arange(40)[rows])[0, 4:])
+        found.append(speak(decoder, ids[rows], lengths[rows], cache(decoder, 40, 16)[rows])[0, 4:])
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
@@ -158,11 +199,10 @@ def test_refresh_follows_a_training_step_and_steps_are_stale_without_it() -> Non
     ids = torch.randint(64, (2, 12))
     model(input_ids=ids, labels=ids).loss.backward()
     optimizer.step()
-    decoder.allocate(slots=2, capacity=12)
-    lengths, slots = torch.tensor([3, 3]), torch.arange(2)
-    stale = speak(decoder, ids, lengths, slots)
+    lengths, tables = torch.tensor([3, 3]), cache(decoder, 2, 12)
+    stale = speak(decoder, ids, lengths, tables)
     decoder.refresh()
-    fresh = speak(decoder, ids, lengths, slots)
+    fresh = speak(decoder, ids, lengths, tables)
     assert_equals_forward(fresh, model, ids, 1e-5)
     assert (fresh - stale)[:, 4:].abs().max() > 1e-3
 
@@ -170,20 +210,20 @@ def test_refresh_follows_a_training_step_and_steps_are_stale_without_it() -> Non
 def test_training_goes_on_after_decoding() -> None:
     model = make()
     decoder = LatentDecoder(model)
-    decoder.allocate(slots=1, capacity=8)
     ids = torch.randint(64, (1, 8))
-    speak(decoder, ids, torch.tensor([2]), torch.tensor([0]))
+    speak(decoder, ids, torch.tensor([2]), cache(decoder, 1, 8))
     model(input_ids=ids, labels=ids).loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_cache_holds_the_latent_and_nothing_else() -> None:
-    decoder = LatentDecoder(make())
-    decoder.allocate(slots=3, capacity=10)
-    assert decoder.cache_values_per_token == 2 * (64 + 16)
-    assert decoder.cache.numel() == 3 * 10 * decoder.cache_values_per_token
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=str)
+def test_the_cache_holds_the_latent_and_nothing_else(dtype: torch.dtype, size: int) -> None:
+    decoder = LatentDecoder(make(dtype))
+    decoder.allocate(blocks=3, block_size=10, longest=20)
+    assert decoder.cache_bytes_per_token == 2 * (64 + 16) * size
+    assert decoder.cache.nbytes == 3 * 10 * decoder.cache_bytes_per_token
 
 
 def test_a_cache_longer_than_the_model_knows_is_refused() -> None:
     with pytest.raises(UserError, match=r"capacity 513: beyond the model's max_position_embeddings \(512\)"):
-        LatentDecoder(make()).allocate(slots=1, capacity=513)
+        LatentDecoder(make()).allocate(blocks=99, block_size=8, longest=513)

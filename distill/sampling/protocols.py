@@ -74,26 +74,36 @@ class Sampler(Protocol):
 
 
 class Decoder(Protocol):
-    """A model's side of the engine: a cache of `slots` rows of `capacity` tokens.
+    """A model's side of the engine: a cache of blocks of `block_size` tokens.
 
-    B rows of a call, T padded prompt width, V vocabulary. Logits are float32.
+    The engine owns the blocks and says in a table which of them hold a row, in order; several
+    rows may name the same block, and then only read it. Table entries behind a row's last
+    block are any valid block. B rows of a call, T padded width, M blocks a table, V vocabulary.
+    Logits are float32, tables and ids int64.
     """
 
     vocab_size: int
-    cache_values_per_token: int
-    """Numbers kept per token over all layers: memory = this x bytes x slots x capacity."""
 
-    def allocate(self, slots: int, capacity: int) -> None:
-        """Make (or resize) the cache. Contents are lost."""
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Over all layers; memory = this x blocks x block_size."""
 
-    def prefill(self, ids_BT: "torch.Tensor", lengths_B: "torch.Tensor", slots_B: "torch.Tensor") -> "torch.Tensor":
-        """Run right-padded prompts from position 0 into their slots; logits (B, V) at each last token."""
+    def allocate(self, blocks: int, block_size: int, longest: int) -> None:
+        """Make (or resize) the cache, for rows of at most `longest` tokens. Contents are lost."""
 
-    def step(self, ids_B: "torch.Tensor", positions_B: "torch.Tensor", slots_B: "torch.Tensor") -> "torch.Tensor":
+    def prefill(
+        self, ids_BT: "torch.Tensor", starts_B: "torch.Tensor", lengths_B: "torch.Tensor", tables_BM: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Append right-padded pieces of `lengths` tokens behind `starts` cached ones; logits (B, V) at each last token.
+
+        A start above 0 continues a prompt that came in pieces, or a prefix that another row left in its blocks.
+        """
+
+    def step(self, ids_B: "torch.Tensor", positions_B: "torch.Tensor", tables_BM: "torch.Tensor") -> "torch.Tensor":
         """Append one token a row at its position; logits (B, V)."""
 
-    def copy(self, source: int, targets_B: "torch.Tensor", length: int) -> None:
-        """Share one prefill: copy the first `length` tokens of a slot into others."""
+    def copy(self, sources_B: "torch.Tensor", targets_B: "torch.Tensor") -> None:
+        """Copy whole blocks over others."""
 
     def refresh(self) -> None:
         """Re-read the weights of a live model after a training step; the cache is void."""

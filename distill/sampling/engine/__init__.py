@@ -4,7 +4,8 @@
 speaks conversations (harvest and bench). Reading order: choice, rows, stops, engine, sampler.
 """
 
-from distill.sampling.engine.engine import Engine, Job, RolledOut
+from distill.sampling.engine.engine import Engine
+from distill.sampling.engine.jobs import Job, RolledOut, Said, Ticket
 from distill.sampling.engine.sampler import EngineSampler
 
-__all__ = ["Engine", "EngineSampler", "Job", "RolledOut"]
+__all__ = ["Engine", "EngineSampler", "Job", "RolledOut", "Said", "Ticket"]

@@ -4,7 +4,7 @@ The uniform is a counter-based hash of (seed, place), after SplitMix64 (Steele, 
 Flood 2014), and the token is the inverse of the cumulative distribution in vocabulary
 order: a row's choice never depends on the rows beside it. Filters follow the order of
 transformers: temperature, top-k, top-p over what top-k left, min-p. Uniforms have 24 bits,
-so a token rarer than 6e-8 is drawn at the wrong rate. Does not penalize repetition.
+so a token rarer than 6e-8 is drawn at the wrong rate.
 """
 
 import torch
@@ -34,6 +34,15 @@ def choose(
     if bool(greedy_B.any()):
         return torch.where(greedy_B, logits_BV.argmax(-1), drawn_B)
     return drawn_B
+
+
+def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty_B: Tensor) -> Tensor:
+    """Make tokens that prompt or completion hold less likely (CTRL, arXiv 1909.05858, section 4.1).
+
+    As transformers does it: a negative logit is multiplied by the penalty, another divided.
+    """
+    penalty_B1 = penalty_B[:, None]
+    return torch.where(seen_BV, torch.where(logits_BV < 0, logits_BV * penalty_B1, logits_BV / penalty_B1), logits_BV)
 
 
 def keep_likely(probs_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor, min_p_B: Tensor) -> Tensor:

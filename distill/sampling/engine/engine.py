@@ -1,14 +1,15 @@
 """Engine: many prompts through one decoder, rows joining and leaving at every step.
 
-Continuous batching after Orca (Yu et al. 2022): a finished row leaves at once and waiting
-samples take its place. A prompt is prefilled once for all its samples, which then get a
-copy of its cache. One slot of the cache is one row of fixed capacity; paged blocks would
-change `Decoder.copy` and the slot numbers here, nothing else. Not safe for two threads.
+Continuous batching after Orca (Yu et al. 2022) over blocks of cache that rows share (paged
+attention: Kwon et al. 2023, arXiv 2309.06180). A prompt runs once for all its samples; long
+ones run in chunks between the steps of running rows (Sarathi: Agrawal et al. 2023, arXiv
+2308.16369). `run` and `rollout` are for one caller, `submit`, `advance` and `cancel` for
+whoever feeds it as it goes. Not safe for two threads: that is `service`.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -16,58 +17,23 @@ from torch import Tensor
 from distill.errors import UserError
 from distill.prompts import Chat
 from distill.records import Finish, Params
+from distill.sampling.engine.blocks import BlockPool
+from distill.sampling.engine.jobs import Fill, Job, Listener, RolledOut, Said, Sample, Ticket
+from distill.sampling.engine.prefill import calls, pieces
 from distill.sampling.engine.rows import Rows
+from distill.sampling.engine.scheduler import Scheduler
 from distill.sampling.engine.stops import StopStrings
 from distill.sampling.protocols import Decoder
 
-PREFILL_TOKENS = 8192
-"""Padded tokens of one prefill call: bounds its memory."""
+BLOCK_SIZE = 16
+"""Tokens a block: half of one is lost a row, and a shorter prefix than one is not shared."""
 REFILL_SHARE = 16
 """Refill when 1/16 of the slots are free: a prefill of one prompt costs about as much as one of several.
 Measured with 64 slots on mini-95k: about a fifth more tokens a second than refilling at once, as many as at 1/8."""
 
 
-@dataclass(frozen=True, slots=True)
-class RolledOut:
-    """One sample as token ids, its end token included."""
-
-    ids: list[int]
-    logprobs: list[float]
-    finish: Finish
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A prompt and the seeds of the samples wanted from it."""
-
-    name: str
-    prompt_ids: list[int]
-    params: Params
-    seeds: tuple[int, ...]
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """A job under way."""
-
-    job: Job
-    stop_set: int
-    started: int = 0
-    logits: Tensor | None = None
-    """What follows the prompt; kept until the last sample has started."""
-    results: dict[int, RolledOut] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """What runs in a row: sample `index` of a group."""
-
-    group: _Group
-    index: int
-
-
 class Engine:
-    """Samples from a decoder, `slots` rows at a time."""
+    """Samples from a decoder, at most `slots` rows at a time."""
 
     def __init__(
         self,
@@ -76,24 +42,41 @@ class Engine:
         *,
         slots: int,
         capacity: int,
+        blocks: int | None = None,
+        block_size: int = BLOCK_SIZE,
+        chunk: int = 2048,
         device: str | torch.device = "cpu",
         end_ids: Iterable[int] = (),
     ) -> None:
-        """`capacity` is the longest prompt plus completion; `end_ids` end a row beside the chat's own end token."""
-        self.decoder, self.chat, self.slots, self.capacity = decoder, chat, slots, capacity
-        self.device = torch.device(device)
-        self.end_ids = {chat.end_id, *end_ids}
-        decoder.allocate(slots, capacity)
-        self.rows = Rows(slots, capacity, decoder.vocab_size, self.end_ids, self.device)
-        self.stops = StopStrings(chat, decoder.vocab_size, self.device)
-        self.running: list[_Sample] = []
-        self.waiting: deque[_Group] = deque()
-        self.busy = False
+        """`capacity` is the longest prompt plus completion; `end_ids` end a row beside the chat's own end token.
 
-    def refresh(self) -> None:
-        """Re-read the weights of a live model after a training step."""
-        assert not self.busy, "refresh while a run is under way"
-        self.decoder.refresh()
+        `blocks` bounds the cache; without it every row has room for its capacity. `chunk` is how many
+        tokens of prompts run between two steps of running rows. UserError when `blocks` cannot hold one row.
+        """
+        per_row = -(-capacity // block_size)
+        blocks = slots * per_row if blocks is None else blocks
+        if blocks < per_row:
+            raise UserError(
+                f"cache of {blocks} blocks of {block_size} tokens: expected at least {per_row}, as one row of "
+                f"{capacity} tokens needs; give it more memory or lower max_tokens"
+            )
+        self.decoder, self.chat, self.slots, self.capacity = decoder, chat, slots, capacity
+        self.chunk, self.device = chunk, torch.device(device)
+        self.end_ids = {chat.end_id, *end_ids}
+        decoder.allocate(blocks, block_size, capacity)
+        self.pool = BlockPool(blocks, block_size)
+        self.scheduler = Scheduler(self.pool)
+        self.rows = Rows(slots, capacity, per_row, decoder.vocab_size, self.end_ids, self.device)
+        self.stops = StopStrings(chat, decoder.vocab_size, self.device)
+        self.running: list[Sample] = []
+        self.preempted = 0
+        """How often a row gave way since the engine was made."""
+        self._numbers = count()
+        self._heard: list[tuple[Ticket, Said]] = []
+        self._finished: list[Ticket] = []
+        self._busy = False
+
+    # For one caller
 
     def rollout(self, prompt_ids: list[list[int]], params: Params, n: int, seeds: list[int]) -> list[list[RolledOut]]:
         """`n` samples of every prompt, in the order given; sample k of prompt i is seeded `seeds[i] + k`."""
@@ -104,168 +87,276 @@ class Engine:
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[RolledOut]]]:
         """Jobs with their samples, in order of completion. Reads at most `slots` samples ahead."""
-        assert not self.busy, "one run at a time: the cache is shared"
-        self.busy = True
+        assert not self._busy, "one run at a time"
+        self._busy = True
+        source, own = iter(jobs), set[Ticket]()
         try:
-            yield from self._run(iter(jobs))
+            while True:
+                self._read_ahead(source, own)
+                if not own:
+                    return
+                for ticket in self.advance():
+                    if ticket in own:
+                        own.remove(ticket)
+                        yield ticket.job, ticket.samples
         finally:
-            self.busy = False
-            self.running.clear()
-            self.waiting.clear()
+            self._busy = False
+            for ticket in own:
+                self.cancel(ticket)
+            self._finished = [ticket for ticket in self._finished if ticket not in own]
 
-    def _run(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, list[RolledOut]]]:
-        while True:
-            self._read_ahead(jobs)
-            if not self.waiting and not self.running:
-                return
-            if self._fill():
-                yield from self._collect()  # a first token may be a last one
-            if self.running:
-                self._step()
-                yield from self._collect()
-
-    def _read_ahead(self, jobs: Iterator[Job]) -> None:
-        ahead = sum(len(group.job.seeds) - group.started for group in self.waiting)
+    def _read_ahead(self, jobs: Iterator[Job], own: set[Ticket]) -> None:
+        ahead = sum(len(one.todo) if isinstance(one, Ticket) else 1 for one in self.scheduler.waiting)
         while ahead < self.slots:
             job = next(jobs, None)
             if job is None:
                 return
-            self._check(job)
-            self.waiting.append(_Group(job, self.stops.index(job.params.stop)))
+            own.add(self.submit(job))
             ahead += len(job.seeds)
 
-    def _check(self, job: Job) -> None:
-        length, wanted = len(job.prompt_ids), job.params.max_tokens
-        if length == 0:
-            raise UserError(f"{job.name}: the prompt has no tokens")
-        if not job.seeds:
-            raise UserError(f"{job.name}: asks for no samples (n is 0)")
-        if "" in job.params.stop:
-            raise UserError(f"{job.name}: stop: an empty string would end every completion")
-        if length + wanted > self.capacity:
-            raise UserError(
-                f"{job.name}: a prompt of {length} tokens and max_tokens {wanted} need {length + wanted} places, "
-                f"but the engine's capacity is {self.capacity}; raise capacity or lower max_tokens"
-            )
+    def refresh(self) -> None:
+        """Re-read the weights of a live model after a training step."""
+        assert self.idle, "refresh while something runs"
+        self.decoder.refresh()
+        self.pool.forget()
+
+    # For whoever feeds it as it goes
+
+    @property
+    def idle(self) -> bool:
+        """True when `advance` would do nothing."""
+        return not self.running and self.scheduler.idle and not self._finished
+
+    def submit(self, job: Job, listener: Listener | None = None) -> Ticket:
+        """Queue a job; `listener` hears every token within `advance`. Raises UserError for what could never run."""
+        job.check(self.capacity)
+        todo = deque(range(len(job.seeds)))
+        ticket = Ticket(job, next(self._numbers), listener, self.stops.index(job.params.stop), todo)
+        self.scheduler.waiting.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a job now, whatever it is doing: its blocks are free at once, open samples finish "cancelled"."""
+        if ticket.done:
+            return
+        open_ = self.scheduler.withdraw(ticket)
+        running = [sample for sample in self.running if sample.ticket is ticket]
+        for sample in running:
+            sample.said, sample.logprobs = self.rows.said(self._row(sample))
+            self.pool.release(sample.blocks)
+        self._close_gaps([self._row(sample) for sample in running])
+        for sample in open_ + running:
+            ticket.results[sample.index] = sample.rolled_out(sample.said, sample.logprobs, "cancelled")
+        for index in range(len(ticket.job.seeds)):
+            ticket.results.setdefault(index, RolledOut([], [], "cancelled"))
+        self._finished.append(ticket)
+
+    def advance(self) -> list[Ticket]:
+        """Let prompts in, run a chunk of them and one step of every row; the jobs that this completes."""
+        self._admit()
+        self._prefill()
+        self._collect()
+        if self.running:
+            self._grow()
+            self._step()
+            self._collect()
+        heard, self._heard = self._heard, []
+        for ticket, said in heard:
+            if ticket.listener is not None:
+                ticket.listener(said)
+        finished, self._finished = self._finished, []
+        return finished
+
+    # One step, in the order it happens
+
+    def _admit(self) -> None:
+        room = self.slots - len(self.running) - sum(fill.room for fill in self.scheduler.filling)
+        busy = bool(self.running or self.scheduler.filling)
+        if not self.scheduler.waiting or (busy and room < max(1, self.slots // REFILL_SHARE)):
+            return
+        self._start(self.scheduler.admit(room, len(self.running)))
 
     @torch.inference_mode()
-    def _fill(self) -> bool:
-        """Start waiting samples in free slots; False when none was started."""
+    def _prefill(self) -> None:
+        """One chunk of the prompts under way; all of them when nothing else runs."""
+        size, through = self.pool.block_size, list[tuple[Ticket, int]]()
+        for call in calls(pieces(self.scheduler.filling, self.chunk if self.running else None, size)):
+            fills = [piece.fill for piece in call]
+            longest = max(piece.count for piece in call)
+            width = max(len(fill.blocks) for fill in fills)
+            ids = [fill.tokens[fill.done : fill.done + piece.count] for fill, piece in zip(fills, call, strict=True)]
+            logits_BV = self.decoder.prefill(
+                self._numbers_of([[*row, *[0] * (longest - len(row))] for row in ids]),
+                self._numbers_of([fill.done for fill in fills]),
+                self._numbers_of([len(row) for row in ids]),
+                self._numbers_of([[*fill.blocks, *[0] * (width - len(fill.blocks))] for fill in fills]),
+            )
+            for fill, row, logits_V in zip(fills, ids, logits_BV, strict=True):
+                if self.scheduler.advanced(fill, len(row)):
+                    through += self._filled(fill, logits_V)
+        self._start(through)
+
+    def _filled(self, fill: Fill, logits_V: Tensor) -> list[tuple[Ticket, int]]:
+        """A prompt is in the cache: a preempted sample goes on, others are to start."""
+        if fill.sample is None:
+            fill.ticket.blocks, fill.ticket.logits_V = fill.blocks, logits_V
+            return [(fill.ticket, fill.room)]
+        sample = fill.sample
+        sample.blocks = fill.blocks
+        self._begin([sample])
+        self.rows.resume(self._row(sample), sample.said, sample.logprobs)
+        sample.said, sample.logprobs = [], []
+        return []
+
+    @torch.inference_mode()
+    def _start(self, ready: Sequence[tuple[Ticket, int]]) -> None:
+        """Samples of prompts that are in the cache: they share its full blocks and copy the last one."""
+        samples, logits, sources, targets = [], [], list[int](), list[int]()
+        for ticket, wanted in ready:
+            assert ticket.logits_V is not None, "the prompt is in the cache"
+            logits_V = ticket.logits_V
+            for _ in range(wanted):
+                index = ticket.todo.popleft()
+                full = len(ticket.job.prompt_ids) // self.pool.block_size
+                tail = ticket.blocks[full:]
+                if not ticket.todo or self.pool.free < len(tail):  # nothing to share with, or nothing to copy to
+                    blocks, ticket.blocks, ticket.logits_V = ticket.blocks, [], None
+                else:
+                    self.pool.share(ticket.blocks[:full])
+                    copied = self.pool.take(len(tail))
+                    sources, targets = sources + tail, targets + copied
+                    blocks = ticket.blocks[:full] + copied
+                samples.append(Sample(ticket, index, blocks))
+                logits.append(logits_V)
+                if ticket.logits_V is None:
+                    break
+            if ticket.todo:
+                self.scheduler.requeue(ticket)
+        if targets:
+            self.decoder.copy(self._numbers_of(sources), self._numbers_of(targets))
+        if samples:
+            first = len(self.running)
+            self._begin(samples)
+            self._take(slice(first, len(self.running)), torch.stack(logits))
+
+    def _begin(self, samples: list[Sample]) -> None:
+        """Rows for samples, at the end of their prompts."""
         first = len(self.running)
-        room = self.slots - first
-        if not self.waiting or (first and room < max(1, self.slots // REFILL_SHARE)):
-            return False
-        sources = self._start(room)
-        starts = self.running[first:]
-        self._prefill({group: slot for group, slot in sources.items() if slot >= first})
-        for group, source in sources.items():
-            targets = [slot for slot, sample in enumerate(starts, first) if sample.group is group and slot != source]
-            if targets:
-                where = torch.tensor(targets, device=self.device)
-                self.decoder.copy(source, where, len(group.job.prompt_ids))
-        logits_BV = torch.stack([sample.group.logits for sample in starts if sample.group.logits is not None])
-        jobs = [sample.group.job for sample in starts]
+        for row, sample in enumerate(samples, first):
+            sample.row = row
+        self.running += samples
+        tickets = [sample.ticket for sample in samples]
         self.rows.begin(
             first,
-            prompts=[len(job.prompt_ids) for job in jobs],
-            params=[job.params for job in jobs],
-            seeds=[sample.group.job.seeds[sample.index] for sample in starts],
-            sets=[sample.group.stop_set for sample in starts],
+            prompts=[ticket.job.prompt_ids for ticket in tickets],
+            tables=[sample.blocks for sample in samples],
+            params=[ticket.job.params for ticket in tickets],
+            seeds=[sample.ticket.job.seeds[sample.index] for sample in samples],
+            sets=[ticket.stop_set for ticket in tickets],
         )
-        self._take(slice(first, len(self.running)), logits_BV)
-        for group in sources:
-            if group.started == len(group.job.seeds):
-                group.logits = None
-        return True
 
-    def _start(self, room: int) -> dict[_Group, int]:
-        """Append up to `room` samples to the running ones; says which slot holds each group's prompt."""
-        sources: dict[_Group, int] = {}
-        while room and self.waiting:
-            group = self.waiting[0]
-            siblings = (slot for slot, sample in enumerate(self.running) if sample.group is group)
-            sources[group] = next(siblings, len(self.running))
-            count = min(room, len(group.job.seeds) - group.started)
-            self.running += [_Sample(group, group.started + k) for k in range(count)]
-            group.started += count
-            room -= count
-            if group.started == len(group.job.seeds):
-                self.waiting.popleft()
-        return sources
+    @torch.inference_mode()
+    def _grow(self) -> None:
+        """A block for every row whose next token begins one. Who came last gives way when there are not enough."""
+        position_B = self.rows.position[: len(self.running)]
+        rows = (position_B % self.pool.block_size == 0).nonzero().flatten().tolist()
+        if not rows:
+            return
+        needy = [self.running[row] for row in rows]
+        while self.pool.free < len(needy):
+            if not self.scheduler.drop_prompts():
+                self._preempt(self.scheduler.youngest(self.running))
+                needy = [sample for sample in needy if sample.row is not None]
+        if not needy:
+            return
+        taken = self.pool.take(len(needy))
+        at = [(self._row(sample), len(sample.blocks)) for sample in needy]
+        for sample, block in zip(needy, taken, strict=True):
+            sample.blocks.append(block)
+        rows_N, columns_N = self._numbers_of(at).unbind(1)
+        self.rows.table[rows_N, columns_N] = self._numbers_of(taken)
 
-    def _prefill(self, slots: dict[_Group, int]) -> None:
-        """Prompts of similar length together, so that little of a call is padding."""
-        for batch in _batches(sorted(slots, key=lambda group: len(group.job.prompt_ids))):
-            lengths = [len(group.job.prompt_ids) for group in batch]
-            ids_BT = torch.zeros(len(batch), max(lengths), dtype=torch.int64)
-            for row, group in enumerate(batch):
-                ids_BT[row, : lengths[row]] = torch.tensor(group.job.prompt_ids)
-            where_B = torch.tensor([slots[group] for group in batch], device=self.device)
-            logits_BV = self.decoder.prefill(ids_BT.to(self.device), torch.tensor(lengths, device=self.device), where_B)
-            for group, logits_V in zip(batch, logits_BV, strict=True):
-                group.logits = logits_V
+    def _preempt(self, one: Sample | Fill) -> None:
+        """Put back the youngest. Its seed and its place stay, so it will say the same again."""
+        self.preempted += 1
+        if isinstance(one, Sample):
+            row = self._row(one)
+            one.said, one.logprobs = self.rows.said(row)
+            self._close_gaps([row])
+        self.scheduler.put_back(one)
 
     @torch.inference_mode()
     def _step(self) -> None:
-        live = slice(0, len(self.running))
-        rows = self.rows
-        logits_BV = self.decoder.step(rows.token[live], rows.position[live], rows.every[live])
+        live, rows = slice(0, len(self.running)), self.rows
+        blocks = max(len(sample.blocks) for sample in self.running)
+        logits_BV = self.decoder.step(rows.token[live], rows.position[live], rows.table[live, :blocks])
         rows.position[live] += 1
         self._take(live, logits_BV)
 
     def _take(self, live: slice, logits_BV: Tensor) -> None:
-        rows = self.rows
+        rows, samples = self.rows, self.running[live]
         rows.take(live, logits_BV)
         for place in self.stops.candidates(rows.stop_set[live], rows.token[live]):
-            row = live.start + place
-            said = rows.ids[row, : int(rows.count[row])].tolist()
-            if self.stops.found(said, self.running[row].group.job.params.stop):
-                rows.stopped[row] = rows.done[row] = True
+            said, _ = rows.said(live.start + place)
+            if self.stops.found(said, samples[place].ticket.job.params.stop):
+                rows.stopped[live.start + place] = rows.done[live.start + place] = True
+        self._keep_top(samples, logits_BV)
+        if any(sample.ticket.listener for sample in samples):
+            self._hear(live, samples)
 
-    def _collect(self) -> Iterator[tuple[Job, list[RolledOut]]]:
-        """Take out rows that ended; yields the jobs this completes."""
-        ended = self.rows.done[: len(self.running)].nonzero().flatten().tolist()
+    def _keep_top(self, samples: list[Sample], logits_BV: Tensor) -> None:
+        asked = [place for place, sample in enumerate(samples) if sample.ticket.job.params.top_logprobs]
+        if not asked:
+            return
+        most = max(samples[place].ticket.job.params.top_logprobs or 0 for place in asked)
+        top = logits_BV[asked].log_softmax(-1).topk(min(most, logits_BV.shape[-1]), dim=-1)
+        for place, ids, logprobs in zip(asked, top.indices.tolist(), top.values.tolist(), strict=True):
+            wanted = samples[place].ticket.job.params.top_logprobs
+            samples[place].top.append(list(zip(ids, logprobs, strict=True))[:wanted])
+
+    def _hear(self, live: slice, samples: list[Sample]) -> None:
+        rows = self.rows
+        at = (rows.every[live], rows.count[live] - 1)
+        ends, stops = rows.done[live].tolist(), rows.stopped[live].tolist()
+        told = zip(samples, rows.token[live].tolist(), rows.logprobs[at].tolist(), ends, stops, strict=True)
+        for sample, token, logprob, end, stop in told:
+            if sample.ticket.listener is not None:
+                finish: Finish | None = None if not end else "stop" if stop else "length"
+                self._heard.append((sample.ticket, Said(sample.index, token, logprob, finish)))
+
+    def _collect(self) -> None:
+        """Take out rows that ended."""
+        rows = self.rows
+        ended = rows.done[: len(self.running)].nonzero().flatten().tolist()
         if not ended:
             return
-        complete = []
-        counts = self.rows.count[ended].tolist()
-        stopped = self.rows.stopped[ended].tolist()
-        for row, count, stop in zip(ended, counts, stopped, strict=True):
-            group = self.running[row].group
-            ids, logprobs = self.rows.ids[row, :count].tolist(), self.rows.logprobs[row, :count].tolist()
-            group.results[self.running[row].index] = RolledOut(ids, logprobs, "stop" if stop else "length")
-            if len(group.results) == len(group.job.seeds):
-                complete.append(group)
+        for row, stop in zip(ended, rows.stopped[ended].tolist(), strict=True):
+            sample = self.running[row]
+            ticket = sample.ticket
+            ticket.results[sample.index] = sample.rolled_out(*rows.said(row), "stop" if stop else "length")
+            self.pool.release(sample.blocks)
+            if ticket.done:
+                self._finished.append(ticket)
         self._close_gaps(ended)
-        for group in complete:
-            yield group.job, [group.results[k] for k in range(len(group.job.seeds))]
 
     @torch.inference_mode()
     def _close_gaps(self, ended: list[int]) -> None:
-        """Move the last running rows into the places of those that ended."""
+        """Move the last running rows into the places of those that left."""
         live = len(self.running) - len(ended)
+        for row in ended:
+            self.running[row].row = None
         gaps = [row for row in ended if row < live]
         movers = sorted(set(range(live, len(self.running))).difference(ended))
         if gaps:
-            lengths = self.rows.position[movers].tolist()
-            for gap, mover, length in zip(gaps, movers, lengths, strict=True):
-                self.decoder.copy(mover, torch.tensor([gap], device=self.device), length)
-                self.running[gap] = self.running[mover]
             self.rows.move(movers, gaps)
+            for gap, mover in zip(gaps, movers, strict=True):
+                self.running[gap] = self.running[mover]
+                self.running[gap].row = gap
         del self.running[live:]
 
+    def _row(self, sample: Sample) -> int:
+        assert sample.row is not None, "it runs"
+        return sample.row
 
-def _batches(groups: list[_Group]) -> Iterator[list[_Group]]:
-    """Cut a list sorted by length where padding would exceed a quarter, or the call its budget."""
-    batch: list[_Group] = []
-    tokens = 0
-    for group in groups:
-        length = len(group.job.prompt_ids)
-        padded = length * (len(batch) + 1)
-        if batch and (padded > PREFILL_TOKENS or padded > 1.25 * (tokens + length) + 64):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(group)
-        tokens += length
-    if batch:
-        yield batch
+    def _numbers_of(self, values: Sequence[object]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)

@@ -11,7 +11,8 @@ import torch
 from distill.errors import UserError
 from distill.prompts import Chat
 from distill.records import Completion, SamplerId
-from distill.sampling.engine.engine import Engine, Job, RolledOut
+from distill.sampling.engine.engine import Engine
+from distill.sampling.engine.jobs import Job, RolledOut
 from distill.sampling.engine.stops import cut
 from distill.sampling.protocols import Answered, Decoder, LoadedModel, Request, TokenScores
 
@@ -19,13 +20,28 @@ from distill.sampling.protocols import Answered, Decoder, LoadedModel, Request, 
 class EngineSampler:
     """A loaded model that speaks."""
 
-    def __init__(self, loaded: LoadedModel, decoder: Decoder, *, name: str, slots: int, capacity: int) -> None:
-        """`name` goes into trace ids. `capacity` bounds prompt plus completion, in tokens."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        decoder: Decoder,
+        *,
+        name: str,
+        slots: int,
+        capacity: int,
+        blocks: int | None = None,
+    ) -> None:
+        """`name` goes into trace ids. `capacity` bounds prompt plus completion in tokens, `blocks` the cache."""
         self.model = loaded.model
         self.chat = Chat(loaded.tokenizer)
         device = next(loaded.model.parameters()).device
         self.engine = Engine(
-            decoder, self.chat, slots=slots, capacity=capacity, device=device, end_ids=_end_ids(loaded.model)
+            decoder,
+            self.chat,
+            slots=slots,
+            capacity=capacity,
+            blocks=blocks,
+            device=device,
+            end_ids=_end_ids(loaded.model),
         )
         self.identity = SamplerId(name=name, revision=loaded.fingerprint)
         self.think_open = self.chat.think_open
@@ -58,7 +74,7 @@ class EngineSampler:
         return TokenScores(given_T.cpu(), top.indices.cpu(), top.values.cpu())
 
     def _completion(self, job: Job, sample: RolledOut) -> Completion:
-        said = sample.ids[:-1] if sample.ids[-1] in self.engine.end_ids else sample.ids
+        said = sample.ids[:-1] if sample.ids[-1:] and sample.ids[-1] in self.engine.end_ids else sample.ids
         return Completion(
             text=cut(self.chat.decode(said), job.params.stop),
             finish=sample.finish,
@@ -66,6 +82,7 @@ class EngineSampler:
             completion_tokens=len(sample.ids),
             token_ids=tuple(sample.ids),
             logprobs=tuple(sample.logprobs),
+            top_logprobs=None if sample.top is None else tuple(tuple(place) for place in sample.top),
         )
 
 
