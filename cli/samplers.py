@@ -16,8 +16,6 @@ from distill.records import Message, Problem, fingerprint
 from distill.sampling.protocols import Sampler
 from distill.selection import Ask, asking, read_problems, select
 
-CACHE_BYTES = 2 << 30
-"""Memory an engine may use for its cache on this machine."""
 MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
 
@@ -28,20 +26,21 @@ def engine_sampler(
     ask: Ask,
     max_tokens: int,
     samples: int,
+    cache_gb: float,
     progress: Progress | None = None,
 ) -> Sampler:
     """Our engine over a checkpoint folder, sized for these problems and no larger."""
     import torch
 
-    from distill.sampling.engine import EngineSampler
+    from distill.sampling.engine import EngineSampler, room
 
     loader = Folders(progress)
     loaded = loader.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model)
     capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
-    row_bytes = decoder.cache_bytes_per_token * capacity
-    slots = max(1, min(MAX_SLOTS, len(problems) * samples, CACHE_BYTES // row_bytes))
-    return EngineSampler(loaded, decoder, name=folder.name, slots=slots, capacity=capacity)
+    rows = min(MAX_SLOTS, len(problems) * samples)
+    size = room(decoder, capacity=capacity, rows=rows, cache_gb=cache_gb)
+    return EngineSampler(loaded, decoder, name=folder.name, slots=size.slots, capacity=capacity, blocks=size.blocks)
 
 
 @contextmanager
@@ -53,7 +52,7 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
         chosen = select(problems, config.select, context.path("problems"))
         ask = asking(config.instruction)
         model, progress = context.path("model"), context.progress
-        sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, progress)
+        sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, config.cache_gb, progress)
         yield sampler, _template(sampler)
     elif config.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler

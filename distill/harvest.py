@@ -25,7 +25,7 @@ from distill.recipe import StageConfig
 from distill.records import Completion, Params, Problem, Status, Trace, Verdict
 from distill.runs import Report
 from distill.sampling.endpoint import EndpointConfig
-from distill.sampling.protocols import Request, Sampler
+from distill.sampling.protocols import CACHE_GB, Request, Sampler
 from distill.sampling.replay import ReplayConfig
 from distill.selection import Ask, Instruction, Selection, asking, read_problems, select
 
@@ -33,6 +33,9 @@ TRACES, VERDICTS = "traces", "verdicts"
 
 NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
 """The one field each kind of sampler cannot do without."""
+ENGINE_ONLY = ("cache_gb", "repetition_penalty", "top_logprobs")
+"""Servers have no common word for these."""
+ENGINE_OR_ENDPOINT = ("top_k", "min_p")
 
 
 class HarvestConfig(StageConfig):
@@ -63,6 +66,16 @@ class HarvestConfig(StageConfig):
     """0 is greedy, 1 the sampler's own distribution."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """Sample from the likeliest tokens that hold this share of the probability."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from so many likeliest tokens; 0 from all."""
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Sample from tokens at least this share as likely as the likeliest."""
+    repetition_penalty: float | None = Field(default=None, gt=0.0)
+    """Above 1 makes tokens of prompt and completion less likely to come again; `engine` only."""
+    top_logprobs: int | None = Field(default=None, gt=0)
+    """Keep so many likeliest tokens with their log-probabilities at each place; `engine` only."""
+    cache_gb: float = Field(default=CACHE_GB, gt=0.0)
+    """Memory for the cache of `engine`, in 10^9 bytes."""
     max_tokens: int = Field(gt=0)
     """Longest completion, in the sampler's tokens."""
     seed: int = Field(default=0, ge=0)
@@ -77,6 +90,12 @@ class HarvestConfig(StageConfig):
                 raise ValueError(f"{key}: missing, sampler {sampler!r} needs it")
             if self.sampler != sampler and getattr(self, key) is not None:
                 raise ValueError(f"{key}: only sampler {sampler!r} has a use for it, got sampler {self.sampler!r}")
+        for keys, samplers in ((ENGINE_ONLY, ("engine",)), (ENGINE_OR_ENDPOINT, ("engine", "endpoint"))):
+            for key in keys:
+                if key in self.model_fields_set and self.sampler not in samplers:
+                    raise ValueError(
+                        f"{key}: sampler {self.sampler!r} has no use for it, only {' and '.join(samplers)}"
+                    )
         if self.terse_rate and self.sampler != "oracle":
             raise ValueError(f"terse_rate: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
         return self
@@ -84,7 +103,8 @@ class HarvestConfig(StageConfig):
     @property
     def params(self) -> Params:
         """How the sampler is asked to speak."""
-        return Params(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p)
+        keys = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "top_logprobs")
+        return Params(**{key: getattr(self, key) for key in keys})
 
 
 class Judge(Protocol):

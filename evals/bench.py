@@ -20,13 +20,13 @@ from distill.progress import Progress
 from distill.recipe import StageConfig
 from distill.records import Params, Score
 from distill.runs import Report
-from distill.sampling.protocols import Sampler
+from distill.sampling.protocols import CACHE_GB, Sampler
 from distill.selection import Instruction, Selection, read_problems, select
 from evals.examination import Asking, Examined, examine, recorded
 from evals.scoring import ALL, PASS_1, Paired, bad_gold, group, pair, score, table
 
 SCORES, ITEMS, PAIRED, DISAGREEMENTS = "scores.jsonl", "items.jsonl", "paired.jsonl", "disagreements.jsonl"
-SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction")
+SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", "cache_gb")
 """Keys that mean nothing for recorded traces."""
 
 
@@ -64,6 +64,8 @@ class BenchConfig(StageConfig):
     """Sample from the likeliest tokens that hold this share of the probability."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Longest completion in the checkpoint's tokens; needed for `checkpoints`."""
+    cache_gb: float = Field(default=CACHE_GB, gt=0.0)
+    """Memory for the engine's cache, in 10^9 bytes."""
 
     @model_validator(mode="after")
     def _says_who_and_how(self) -> "BenchConfig":

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from distill.errors import UserError
 from distill.problems.vocabulary import mini_tokenizer
 from distill.prompts import Chat
 from distill.records import Completion, Message, Params
-from distill.sampling.engine import Engine, EngineSampler, Job, RolledOut
-from distill.sampling.engine.choice import choose, row_key, uniforms
+from distill.sampling.engine import Engine, EngineSampler, Job
 from distill.sampling.protocols import LoadedModel, Request
 from students.decoder import KVDecoder
+from tests.one_by_one import one_by_one, toy_student
 
 CAPACITY = 48
 
@@ -26,27 +26,11 @@ def chat() -> Chat:
 
 @pytest.fixture(scope="module")
 def model(chat: Chat) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(chat.tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        model.lm_head.weight[chat.end_id] *= 4  # likely enough at some places that rows end early
-    return model
+    return toy_student(chat)
 
 
-def engine_of(model: LlamaForCausalLM, chat: Chat, slots: int) -> Engine:
-    return Engine(KVDecoder(model), chat, slots=slots, capacity=CAPACITY)
+def engine_of(model: LlamaForCausalLM, chat: Chat, slots: int, **settings: int) -> Engine:
+    return Engine(KVDecoder(model), chat, slots=slots, capacity=CAPACITY, **settings)
 
 
 def prompts(count: int) -> list[list[int]]:
@@ -58,22 +42,6 @@ def prompts(count: int) -> list[list[int]]:
 WARM = Params(max_tokens=12, temperature=1.0)
 
 
-@torch.no_grad()
-def one_by_one(model: LlamaForCausalLM, chat: Chat, prompt: list[int], params: Params, seed: int) -> RolledOut:
-    """The slow definition: a full forward for every token."""
-    ids, logprobs = list(prompt), []
-    for place in range(params.max_tokens):
-        logits = model(torch.tensor([ids])).logits[:, -1]
-        uniform = uniforms(torch.tensor([row_key(seed)]), torch.tensor([place]))
-        filters = (params.temperature, params.top_k, params.top_p, params.min_p)
-        token = int(choose(logits, uniform, *(torch.tensor([value]) for value in filters)))
-        ids.append(token)
-        logprobs.append(float(logits.log_softmax(-1)[0, token]))
-        if token == chat.end_id:
-            return RolledOut(ids[len(prompt) :], logprobs, "stop")
-    return RolledOut(ids[len(prompt) :], logprobs, "length")
-
-
 @pytest.mark.parametrize(
     "params",
     [
@@ -81,6 +49,8 @@ def one_by_one(model: LlamaForCausalLM, chat: Chat, prompt: list[int], params: P
         pytest.param(Params(max_tokens=12, temperature=0.0), id="greedy"),
         pytest.param(Params(max_tokens=12, temperature=0.7, top_k=5, top_p=0.8, min_p=0.05), id="all filters"),
         pytest.param(Params(max_tokens=1, temperature=1.0), id="first token is the last"),
+        pytest.param(Params(max_tokens=12, temperature=0.0, repetition_penalty=1.5), id="greedy, penalized"),
+        pytest.param(Params(max_tokens=12, repetition_penalty=0.8, top_p=0.9, top_logprobs=3), id="top 3, penalized"),
     ],
 )
 def test_engine_says_what_one_row_at_a_time_would_say(model: LlamaForCausalLM, chat: Chat, params: Params) -> None:
@@ -92,6 +62,10 @@ def test_engine_says_what_one_row_at_a_time_would_say(model: LlamaForCausalLM, c
             expected = one_by_one(model, chat, prompt, params, seed + k)
             assert (sample.ids, sample.finish) == (expected.ids, expected.finish)
             assert sample.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+            assert (sample.top is None) == (params.top_logprobs is None)
+            for mine, plain in zip(sample.top or [], expected.top or [], strict=True):
+                assert [token for token, _ in mine] == [token for token, _ in plain]
+                assert [value for _, value in mine] == pytest.approx([value for _, value in plain], abs=1e-4)
 
 
 def test_some_rows_end_early_and_some_do_not(model: LlamaForCausalLM, chat: Chat) -> None:

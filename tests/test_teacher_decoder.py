@@ -57,7 +57,9 @@ def speak(decoder: LatentDecoder, ids: torch.Tensor, lengths: torch.Tensor, tabl
     batch, width = ids.shape
     logits = torch.full((batch, width, decoder.vocab_size), torch.nan)
     rows = torch.arange(batch)
-    logits[rows, lengths - 1] = decoder.prefill(ids[:, : int(lengths.max())], torch.zeros_like(lengths), lengths, tables)
+    logits[rows, lengths - 1] = decoder.prefill(
+        ids[:, : int(lengths.max())], torch.zeros_like(lengths), lengths, tables
+    )
     positions = lengths.clone()
     while len(going := rows[positions < width]):
         here = positions[going]

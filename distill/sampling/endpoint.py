@@ -263,6 +263,9 @@ class EndpointSampler:
 
     def _ask(self, request: Request, index: int) -> dict[str, Any]:
         params = request.params
+        for key in ("repetition_penalty", "top_logprobs"):
+            if getattr(params, key) is not None:
+                raise self._error(f"{key}: servers have no common word for it")
         ask: dict[str, Any] = {
             "model": self.config.model,
             "messages": [message.model_dump() for message in request.messages],

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 
+CACHE_GB = 2.0
+"""Memory an engine may use for its cache unless told otherwise, in 10^9 bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Ask for `n` completions of one conversation.

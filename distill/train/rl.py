@@ -22,7 +22,7 @@ from distill.prompts import Chat
 from distill.recipe import file_fingerprint
 from distill.records import Params, Problem
 from distill.runs import MANIFEST, Report, read_manifest
-from distill.sampling.protocols import LoadedModel, ModelLoader
+from distill.sampling.protocols import CACHE_GB, LoadedModel, ModelLoader
 from distill.selection import Instruction, Selection, asking, read_problems, select
 from distill.train.auxiliary import Extras
 from distill.train.curve import CURVE, Curve, RlPoint
@@ -74,6 +74,8 @@ class RlConfig(TrainConfig):
     """Padded tokens of one forward and backward pass: bounds memory, changes nothing else."""
     slots: int = Field(default=256, gt=0)
     """Completions sampled at a time."""
+    cache_gb: float = Field(default=CACHE_GB, gt=0.0)
+    """Memory for the engine's cache, in 10^9 bytes; what does not fit at once waits."""
     optimizer: Literal["muon", "adamw"] = "adamw"
     """`adamw`: AdamW for all. `muon`: Muon for the matrices, AdamW for the rest."""
     learning_rate: float = Field(default=3e-4, gt=0)
@@ -132,17 +134,14 @@ def _rollouts(
     judge: Judge,
     seed: int,
 ) -> Rollouts:
-    from distill.sampling.engine import Engine
+    from distill.sampling.engine import Engine, room
 
     chat, ask = Chat(loaded.tokenizer), asking(config.instruction)
-    longest = max(len(chat.prompt_ids(ask(problem))) for problem in problems)
-    engine = Engine(
-        loader.decoder(loaded.model),
-        chat,
-        slots=min(config.slots, config.prompts_per_step * config.samples),
-        capacity=longest + config.max_tokens,
-        device=loaded.model.device,
-    )
+    capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + config.max_tokens
+    decoder = loader.decoder(loaded.model)
+    rows = min(config.slots, config.prompts_per_step * config.samples)
+    size = room(decoder, capacity=capacity, rows=rows, cache_gb=config.cache_gb)
+    engine = Engine(decoder, chat, slots=size.slots, capacity=capacity, blocks=size.blocks, device=loaded.model.device)
     return Rollouts(engine, chat, judge, ask, config.params, out.name.removesuffix(".partial"), seed)
 
 

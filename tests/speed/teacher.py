@@ -79,10 +79,11 @@ def steps(
     """One decode step of either side, repeatable."""
     ours.eval(), theirs.eval()
     ids, next_ids = torch.randint(VOCABULARY, (rows, CACHED)), torch.randint(VOCABULARY, (rows,))
-    slots, positions = torch.arange(rows), torch.full((rows,), CACHED)
+    positions = torch.full((rows,), CACHED)
     decoder = LatentDecoder(ours)
-    decoder.allocate(rows, 128)
-    decoder.prefill(ids, positions, slots)
+    decoder.allocate(rows * 8, 16, 128)
+    tables = torch.arange(rows * 8).view(rows, 8)
+    decoder.prefill(ids, torch.zeros_like(positions), positions, tables)
     cache = DynamicCache(config=theirs.config)
 
     @torch.inference_mode()
@@ -94,7 +95,7 @@ def steps(
         logits: torch.Tensor = theirs(input_ids=next_ids[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
         return logits
 
-    return lambda: decoder.step(next_ids, positions, slots), peer
+    return lambda: decoder.step(next_ids, positions, tables), peer
 
 
 def report(what: str, rows: int, tokens: int, mine: Callable[[], object], peer: Callable[[], object]) -> None:

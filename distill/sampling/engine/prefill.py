@@ -59,9 +59,7 @@ def _batches(ordered: list[Piece]) -> Iterator[list[Piece]]:
         padded = piece.count * (len(batch) + 1)
         longest = max(longest, piece.end)
         pairs = padded * longest if piece.fill.done else 0
-        if batch and (
-            padded > PREFILL_TOKENS or pairs > PREFILL_PAIRS or padded > 1.25 * (tokens + piece.count) + 64
-        ):
+        if batch and (padded > PREFILL_TOKENS or pairs > PREFILL_PAIRS or padded > 1.25 * (tokens + piece.count) + 64):
             yield batch
             batch, tokens, longest = [], 0, piece.end
         batch.append(piece)
