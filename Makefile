@@ -16,7 +16,7 @@ SMOLLM := $(VENV)/.ready-smollm
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-smollm check judge-audit speed gpu clean
+.PHONY: help setup demo reproduce test test-smollm check judge-audit speed soak gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -62,6 +62,9 @@ judge-audit: $(READY) ## All that docs/judge.md claims, measured: labels, faults
 
 speed: $(READY) ## Timings against peers, both sides in one run, rows into docs/speed/*.csv
 	$(BIN)/python -m tests.speed
+
+soak: $(READY) ## Five minutes of served load on the engine: 500 requests, cancellations, dropped clients
+	$(BIN)/python -W ignore -m tests.soak_engine
 
 gpu: ## Kernel tests and timings on a GPU machine (python3 with torch and triton is enough)
 	$(PYTHON) -m tests.speed.gpu --slice $(SLICE)

@@ -19,6 +19,7 @@ from torch import Tensor
 from distill.errors import UserError
 from distill.sampling.pages import Pieces, Step, plan_pieces, plan_step
 from teacher.attention import LatentAttention
+from teacher.feed import feed
 from teacher.layer import DecoderLayer
 from teacher.model import DeepseekForCausalLM
 from teacher.rotary import turn_in_place
@@ -177,6 +178,7 @@ class _AbsorbedLayer:
         self.interleave = attention.interleave
         self.q_lora = attention.q_lora
         self.query_in, self.output = _absorbed_query(attention), _absorbed_output(attention)
+        self.feed = feed(module.mlp)
         key, self.bias = attention.kv_a_proj_with_mqa, None
         if not self.q_lora:  # one product gives the queries of all heads and, as one more head, the key
             if key.bias is not None:
@@ -193,8 +195,7 @@ class _AbsorbedLayer:
         reader.write(cache_SW, heads_BHW[:, -1])
         read_BHC = reader.read(cache_SW, heads_BHW[:, :-1], self.latent_width)
         x_BD = x_BD + F.linear(read_BHC.flatten(1), self.output, attention.o_proj.bias)
-        output: Tensor = x_BD + self.module.mlp(self.module.post_attention_layernorm(x_BD))
-        return output
+        return x_BD.add_(self.feed(self.module.post_attention_layernorm(x_BD)))
 
     def _project(self, x_BD: Tensor) -> Tensor:
         """(B, (H + 1) * W): absorbed queries, then latent and shared key, not yet rotated or normed."""

@@ -13,8 +13,8 @@ from teacher.model import DeepseekForCausalLM
 Toy = LlamaForCausalLM | DeepseekForCausalLM
 
 
-def toy_student(chat: Chat, positions: int = 64) -> LlamaForCausalLM:
-    """Of random weights that end some rows early."""
+def toy_student(chat: Chat, positions: int = 64, haste: float = 4) -> LlamaForCausalLM:
+    """Of random weights that end some rows early; with less haste, fewer."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(chat.tokenizer),
@@ -30,7 +30,7 @@ def toy_student(chat: Chat, positions: int = 64) -> LlamaForCausalLM:
     )
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
-        model.lm_head.weight[chat.end_id] *= 4
+        model.lm_head.weight[chat.end_id] *= haste
     return model
 
 
@@ -66,3 +66,27 @@ def one_by_one(model: Toy, chat: Chat, prompt: list[int], params: Params, seed: 
         if token == chat.end_id:
             return RolledOut(ids[len(prompt) :], logprobs, "stop", top)
     return RolledOut(ids[len(prompt) :], logprobs, "length", top)
+
+
+@torch.no_grad()
+def first_difference(
+    model: Toy, chat: Chat, prompt: list[int], params: Params, seed: int, sample: RolledOut
+) -> int | None:
+    """Place of the first token that one row at a time would not have said, its end included; None when all agree.
+
+    One forward over the whole sample: as long as every token agrees, it is the same forward.
+    """
+    logits_TV = model(torch.tensor([prompt + sample.ids])).logits[0, len(prompt) - 1 :]
+    filters = [torch.tensor([value]) for value in (params.temperature, params.top_k, params.top_p, params.min_p)]
+    seen = torch.zeros_like(logits_TV[:1], dtype=torch.bool)
+    seen[0, prompt] = True
+    for place, token in enumerate(sample.ids):
+        uniform = uniforms(torch.tensor([row_key(seed)]), torch.tensor([place]))
+        asked = penalize(logits_TV[place : place + 1], seen, torch.tensor([params.repetition_penalty or 1.0]))
+        if int(choose(asked, uniform, *filters)) != token:
+            return place
+        seen[0, token] = True
+    ended = sample.ids[-1:] == [chat.end_id]
+    finish = "stop" if ended else "length" if len(sample.ids) == params.max_tokens else "cancelled"
+    early = chat.end_id in sample.ids[:-1]
+    return len(sample.ids) if early or finish != sample.finish else None

@@ -16,6 +16,7 @@ from distill.sampling.engine import Engine, Job
 from distill.sampling.engine.service import Service
 from students.decoder import KVDecoder
 from tests.one_by_one import one_by_one, toy_student
+from tests.soak_engine import soak
 
 CHAT = Chat(mini_tokenizer())
 MODEL = toy_student(CHAT)
@@ -107,3 +108,10 @@ def test_an_engine_that_dies_tells_everyone_who_waits() -> None:
                 stream.samples(timeout=5)
         with pytest.raises(RuntimeError, match="out of order"):
             list(service.stream(Job("after", [7, 8], LONG, (0,))))
+
+
+def test_a_cut_of_the_soak_leaks_nothing_and_says_nothing_wrong() -> None:
+    done = soak(seconds=6, requests=40)
+    assert done.faults == []
+    assert min(done.fates.values()) > 3
+    assert done.preempted > 0

@@ -1,0 +1,84 @@
+"""How a decoding step runs a layer's feed-forward: the same sums as `teacher.moe`, arranged for few tokens.
+
+No autograd node, gate and up as one product, and expert weights laid out for the shapes of a
+step (PyTorch's mm is faster on a contiguous second factor: of 16 experts of 256 x 256, 32 tokens
+took 1.1 ms instead of 1.55, float32, one core of an EPYC). A single token runs its own experts
+one by one and never touches the others. Whatever is not plain weights on a CPU, adapters say, is
+called as the module it is.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from teacher.moe import Experts, FeedForward, MixtureOfExperts
+
+# N tokens, D width, E experts, K experts a token, F expert width, M = N*K sorted rows
+
+TRANSPOSED_BYTES = 1 << 30
+"""Experts of a layer larger than this are not copied into the other layout: memory before speed."""
+
+Map = Callable[[Tensor], Tensor]
+
+
+def feed(mlp: nn.Module) -> Map:
+    """The feed-forward of one layer for a step; made anew after every change of weights."""
+    if isinstance(mlp, MixtureOfExperts) and _plain_experts(mlp.experts):
+        return _Mixture(mlp)
+    if isinstance(mlp, FeedForward):
+        return _dense(mlp)
+    return mlp
+
+
+def _dense(mlp: FeedForward) -> Map:
+    layers = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    if any(type(layer) is not nn.Linear for layer in layers):
+        return mlp
+    gate_up_XD = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
+    down_DF = mlp.down_proj.weight.detach()
+
+    def run(x_ND: Tensor) -> Tensor:
+        gate_NF, up_NF = F.linear(x_ND, gate_up_XD).chunk(2, dim=-1)
+        return F.linear(F.silu(gate_NF).mul_(up_NF), down_DF)
+
+    return run
+
+
+def _plain_experts(experts: nn.Module) -> bool:
+    return type(experts) is Experts and experts.backend == "grouped_mm" and experts.down_proj.device.type == "cpu"
+
+
+class _Mixture:
+    """Routed and shared experts."""
+
+    def __init__(self, mlp: MixtureOfExperts) -> None:
+        self.gate, self.shared = mlp.gate, feed(mlp.shared_experts)
+        gate_up_EXD, down_EDF = mlp.experts.gate_up_proj.detach(), mlp.experts.down_proj.detach()
+        self.gate_up_of, self.down_of = gate_up_EXD.unbind(0), down_EDF.unbind(0)
+        self.gate_up_EDX, self.down_EFD = gate_up_EXD.transpose(1, 2), down_EDF.transpose(1, 2)
+        if gate_up_EXD.nbytes + down_EDF.nbytes <= TRANSPOSED_BYTES:
+            self.gate_up_EDX, self.down_EFD = self.gate_up_EDX.contiguous(), self.down_EFD.contiguous()
+
+    def __call__(self, x_ND: Tensor) -> Tensor:
+        weights_NK, chosen_NK = self.gate(x_ND)
+        routed = self._one(x_ND, weights_NK, chosen_NK) if len(x_ND) == 1 else self._many(x_ND, weights_NK, chosen_NK)
+        return routed.add_(self.shared(x_ND))
+
+    def _one(self, x_1D: Tensor, weights_1K: Tensor, chosen_1K: Tensor) -> Tensor:
+        said = []
+        for expert in chosen_1K[0].tolist():
+            gate_1F, up_1F = F.linear(x_1D, self.gate_up_of[expert]).chunk(2, dim=-1)
+            said.append(F.linear(F.silu(gate_1F).mul_(up_1F), self.down_of[expert]))
+        return weights_1K.to(x_1D.dtype) @ torch.cat(said)
+
+    def _many(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
+        choices, chosen_M = chosen_NK.shape[1], chosen_NK.flatten()
+        order_M = chosen_M.argsort()
+        ends_E = torch.bincount(chosen_M, minlength=len(self.down_of)).cumsum(0, dtype=torch.int32)
+        x_MD = x_ND.index_select(0, order_M // choices)
+        gate_MF, up_MF = F.grouped_mm(x_MD, self.gate_up_EDX, offs=ends_E).chunk(2, dim=-1)
+        said_MD = F.grouped_mm(F.silu(gate_MF).mul_(up_MF), self.down_EFD, offs=ends_E)
+        said_NKD = torch.empty_like(said_MD).index_copy_(0, order_M, said_MD).unflatten(0, (-1, choices))
+        return torch.bmm(weights_NK.to(x_ND.dtype)[:, None], said_NKD)[:, 0]
