@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill.checkpoints import read_config
 from distill.errors import UserError
@@ -32,10 +32,11 @@ class Folders:
             )
         return load_student(folder, dtype=dtype, device=device)
 
-    def decoder(self, model: Any) -> Decoder:
+    def decoder(self, model: Any, weights: Literal["exact", "int8"] = "exact") -> Decoder:
         """The latent cache for a teacher, keys and values for a student."""
         from students.decoder import KVDecoder
         from teacher.decoder import LatentDecoder
         from teacher.loader import is_teacher
 
-        return LatentDecoder(model) if is_teacher(model.config.to_dict()) else KVDecoder(model)
+        kind = LatentDecoder if is_teacher(model.config.to_dict()) else KVDecoder
+        return kind(model, weights)

@@ -15,6 +15,7 @@ from distill.recipe import StepContext
 from distill.records import Message, Problem, fingerprint
 from distill.sampling.protocols import Sampler
 from distill.selection import Ask, asking, read_problems, select
+from evals.bench import BenchConfig
 
 MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
@@ -26,8 +27,8 @@ def engine_sampler(
     ask: Ask,
     max_tokens: int,
     samples: int,
-    cache_gb: float,
-    progress: Progress | None = None,
+    config: HarvestConfig | BenchConfig,
+    progress: Progress,
 ) -> Sampler:
     """Our engine over a checkpoint folder, sized for these problems and no larger."""
     import torch
@@ -36,10 +37,10 @@ def engine_sampler(
 
     loader = Folders(progress)
     loaded = loader.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
-    chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model)
+    chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model, config.weights)
     capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
     rows = min(MAX_SLOTS, len(problems) * samples)
-    size = room(decoder, capacity=capacity, rows=rows, cache_gb=cache_gb)
+    size = room(decoder, capacity=capacity, rows=rows, cache_gb=config.cache_gb)
     return EngineSampler(loaded, decoder, name=folder.name, slots=size.slots, capacity=capacity, blocks=size.blocks)
 
 
@@ -52,7 +53,7 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
         chosen = select(problems, config.select, context.path("problems"))
         ask = asking(config.instruction)
         model, progress = context.path("model"), context.progress
-        sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, config.cache_gb, progress)
+        sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, config, progress)
         yield sampler, _template(sampler)
     elif config.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler

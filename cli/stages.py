@@ -117,7 +117,7 @@ def _bench(c: StepContext) -> Report:
 
     def sampler_for(folder: Path) -> Any:
         asked = select(read_problems(path), config.select, path)
-        return engine_sampler(folder, asked, ask, config.max_tokens or 0, config.samples, config.cache_gb)
+        return engine_sampler(folder, asked, ask, config.max_tokens or 0, config.samples, config, c.progress)
 
     with Judge(sandbox=c.sandbox) as judge:
         return bench(

@@ -33,7 +33,7 @@ TRACES, VERDICTS = "traces", "verdicts"
 
 NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
 """The one field each kind of sampler cannot do without."""
-ENGINE_ONLY = ("cache_gb", "repetition_penalty", "top_logprobs")
+ENGINE_ONLY = ("cache_gb", "weights", "repetition_penalty", "top_logprobs")
 """Servers have no common word for these."""
 ENGINE_OR_ENDPOINT = ("top_k", "min_p")
 
@@ -76,6 +76,8 @@ class HarvestConfig(StageConfig):
     """Keep so many likeliest tokens with their log-probabilities at each place; `engine` only."""
     cache_gb: float = Field(default=CACHE_GB, gt=0.0)
     """Memory for the cache of `engine`, in 10^9 bytes."""
+    weights: Literal["exact", "int8"] = "exact"
+    """int8: `engine` decodes with rounded weights, lossy; the sampler's name and revision say so."""
     max_tokens: int = Field(gt=0)
     """Longest completion, in the sampler's tokens."""
     seed: int = Field(default=0, ge=0)

@@ -26,7 +26,7 @@ from evals.examination import Asking, Examined, examine, recorded
 from evals.scoring import ALL, PASS_1, Paired, bad_gold, group, pair, score, table
 
 SCORES, ITEMS, PAIRED, DISAGREEMENTS = "scores.jsonl", "items.jsonl", "paired.jsonl", "disagreements.jsonl"
-SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", "cache_gb")
+SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", "cache_gb", "weights")
 """Keys that mean nothing for recorded traces."""
 
 
@@ -66,6 +66,8 @@ class BenchConfig(StageConfig):
     """Longest completion in the checkpoint's tokens; needed for `checkpoints`."""
     cache_gb: float = Field(default=CACHE_GB, gt=0.0)
     """Memory for the engine's cache, in 10^9 bytes."""
+    weights: Literal["exact", "int8"] = "exact"
+    """int8: the engine decodes with rounded weights, lossy; the scores' fingerprint says so."""
 
     @model_validator(mode="after")
     def _says_who_and_how(self) -> "BenchConfig":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.errors import UserError
+from distill.sampling.int8 import Int8Map, Weights
 from distill.sampling.pages import plan_pieces, plan_step
 
 # B rows, T prompt width, N tokens of a call, D width, H query heads, G key-value heads, P = 2G planes,
@@ -47,10 +48,11 @@ class Block:
 class KVDecoder:
     """Implements `distill.sampling.protocols.Decoder` over a transformers causal model."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, weights: Weights = "exact") -> None:
+        """`weights` int8: of all plain matrices but the head, which shares its own with the embedding."""
         config = model.config
         _check(config)
-        self.model = model
+        self.model, self.weights = model, weights
         self.heads: int = config.num_attention_heads
         self.groups: int = config.num_key_value_heads
         self.head_width: int = model.model.layers[0].self_attn.head_dim
@@ -66,7 +68,7 @@ class KVDecoder:
         self.embedding = self.model.get_input_embeddings()
         self.head = self.model.get_output_embeddings()
         self.norm_D = self.model.model.norm.weight.detach()
-        self.blocks = [_block(layer) for layer in self.model.model.layers]
+        self.blocks = [_block(layer, self.weights) for layer in self.model.model.layers]
 
     @property
     def cache_bytes_per_token(self) -> int:
@@ -98,9 +100,10 @@ class KVDecoder:
         Padding stands behind every real token and is never written, so the causal mask alone keeps it unseen.
         """
         B, T = ids_BT.shape
-        plan = plan_pieces(starts_B, lengths_B, tables_BM, T, self.block_size, self.cache.dtype)
+        begins = not starts_B.any()
+        plan = plan_pieces(starts_B, lengths_B, tables_BM, T, self.block_size, self.cache.dtype, masked=not begins)
         attention, share = functional.scaled_dot_product_attention, self.heads != self.groups
-        reading = None if plan.fresh else self._plane_blocks(plan.blocks_BK)
+        reading = None if begins else self._plane_blocks(plan.blocks_BK)
 
         def attend(index: int, qkv_NHd: Tensor) -> Tensor:
             self._write(index, qkv_NHd.index_select(0, plan.real_N), plan.places_N)
@@ -211,17 +214,17 @@ def _check(config: Any) -> None:
         raise UserError(f"rope_type {rope}: no decoder; there are {', '.join(ROPES)}")
 
 
-def _block(layer: nn.Module) -> Block:
+def _block(layer: nn.Module, weights: Weights) -> Block:
     attention: Any = layer.self_attn
     mlp: Any = layer.mlp
     norm_attention: Any = layer.input_layernorm
     norm_mlp: Any = layer.post_attention_layernorm
     normed = hasattr(attention, "q_norm")
     return Block(
-        qkv=_together(attention.q_proj, attention.k_proj, attention.v_proj),
-        out=attention.o_proj,
-        gate_up=_together(mlp.gate_proj, mlp.up_proj),
-        down=mlp.down_proj,
+        qkv=_together(weights, attention.q_proj, attention.k_proj, attention.v_proj),
+        out=_together(weights, attention.o_proj),
+        gate_up=_together(weights, mlp.gate_proj, mlp.up_proj),
+        down=_together(weights, mlp.down_proj),
         activation=mlp.act_fn,
         norm_attention=norm_attention.weight.detach(),
         norm_mlp=norm_mlp.weight.detach(),
@@ -230,12 +233,16 @@ def _block(layer: nn.Module) -> Block:
     )
 
 
-def _together(*layers: nn.Module) -> Map:
+def _together(weights: Weights, *layers: nn.Module) -> Map:
     """Several projections of one input as one: fused when all are plain, else side by side."""
+    if weights == "exact" and len(layers) == 1:
+        return layers[0]
     plain = [layer for layer in layers if type(layer) is nn.Linear]
     if len(plain) < len(layers):
         return lambda x_ND: torch.cat([layer(x_ND) for layer in layers], dim=-1)
     weight = torch.cat([layer.weight.detach() for layer in plain])
     biases = [layer.bias.detach() for layer in plain if layer.bias is not None]
     bias = torch.cat(biases) if biases else None
+    if weights == "int8":
+        return Int8Map(weight, bias)
     return lambda x_ND: functional.linear(x_ND, weight, bias)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.errors import UserError
+from distill.sampling.int8 import Weights
 from distill.sampling.pages import Pieces, Step, plan_pieces, plan_step
 from teacher.attention import LatentAttention
 from teacher.feed import feed
@@ -32,8 +33,9 @@ from teacher.rows import find_rows
 class LatentDecoder:
     """`distill.sampling.protocols.Decoder` over a model, live or loaded; holds a reference to it."""
 
-    def __init__(self, model: DeepseekForCausalLM) -> None:
-        self.model = model
+    def __init__(self, model: DeepseekForCausalLM, weights: Weights = "exact") -> None:
+        """`weights` int8: of the feed-forwards, in prefill and steps alike."""
+        self.model, self.weights = model, weights
         self.vocab_size: int = model.config.vocab_size
         self.width: int = model.config.kv_lora_rank + model.config.qk_rope_head_dim
         self.block_size = 0
@@ -63,14 +65,19 @@ class LatentDecoder:
     def refresh(self) -> None:
         """Absorb the live model's weights anew; the cache is void."""
         body = self.model.model
-        self.layers = [_AbsorbedLayer(cast(DecoderLayer, layer)) for layer in islice(body.layers, body.depth)]
+        self.layers = [
+            _AbsorbedLayer(cast(DecoderLayer, layer), self.weights) for layer in islice(body.layers, body.depth)
+        ]
 
     @torch.inference_mode()
     def prefill(self, ids_BT: Tensor, starts_B: Tensor, lengths_B: Tensor, tables_BM: Tensor) -> Tensor:
         """Append right-padded pieces to their rows; logits (B, V) at each last token."""
         body = self.model.model
-        plan = plan_pieces(starts_B, lengths_B, tables_BM, ids_BT.shape[1], self.block_size, self.cache.dtype)
-        if plan.fresh:
+        begins = self.weights == "exact" and not starts_B.any()  # the model itself knows only its exact weights
+        plan = plan_pieces(
+            starts_B, lengths_B, tables_BM, ids_BT.shape[1], self.block_size, self.cache.dtype, masked=not begins
+        )
+        if begins:
             hidden_ND = self._begin(ids_BT, lengths_B, plan)
         else:
             reader = _PieceReader(plan, ids_BT.shape, self.block_size)
@@ -171,14 +178,14 @@ def _gather(cache_SW: Tensor, blocks_RK: Tensor, block_size: int) -> Tensor:
 class _AbsorbedLayer:
     """One layer as a step runs it: weights folded once, so that attention is two products and a read."""
 
-    def __init__(self, module: DecoderLayer) -> None:
+    def __init__(self, module: DecoderLayer, weights: Weights) -> None:
         self.module = module
         attention = module.self_attn
         self.heads, self.latent_width = attention.heads, attention.latent_width
         self.interleave = attention.interleave
         self.q_lora = attention.q_lora
         self.query_in, self.output = _absorbed_query(attention), _absorbed_output(attention)
-        self.feed = feed(module.mlp)
+        self.feed = feed(module.mlp, weights)
         key, self.bias = attention.kv_a_proj_with_mqa, None
         if not self.q_lora:  # one product gives the queries of all heads and, as one more head, the key
             if key.bias is not None:

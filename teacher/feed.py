@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.sampling.int8 import Int8Map, Weights
 from teacher.moe import Experts, FeedForward, MixtureOfExperts
 
 # N tokens, D width, E experts, K experts a token, F expert width, M = N*K sorted rows
@@ -23,25 +24,37 @@ TRANSPOSED_BYTES = 1 << 30
 Map = Callable[[Tensor], Tensor]
 
 
-def feed(mlp: nn.Module) -> Map:
+def feed(mlp: nn.Module, weights: Weights) -> Map:
     """The feed-forward of one layer for a step; made anew after every change of weights."""
     if isinstance(mlp, MixtureOfExperts) and _plain_experts(mlp.experts):
-        return _Mixture(mlp)
+        return _Mixture(mlp) if weights == "exact" else _Int8Mixture(mlp)
     if isinstance(mlp, FeedForward):
-        return _dense(mlp)
+        return _dense(mlp, weights)
     return mlp
 
 
-def _dense(mlp: FeedForward) -> Map:
+def _dense(mlp: FeedForward, weights: Weights) -> Map:
     layers = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     if any(type(layer) is not nn.Linear for layer in layers):
         return mlp
     gate_up_XD = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
     down_DF = mlp.down_proj.weight.detach()
+    if weights == "int8":
+        return _int8_dense(gate_up_XD, down_DF)
 
     def run(x_ND: Tensor) -> Tensor:
         gate_NF, up_NF = F.linear(x_ND, gate_up_XD).chunk(2, dim=-1)
         return F.linear(F.silu(gate_NF).mul_(up_NF), down_DF)
+
+    return run
+
+
+def _int8_dense(gate_up_XD: Tensor, down_DF: Tensor) -> Map:
+    gate_up, down = Int8Map(gate_up_XD), Int8Map(down_DF)
+
+    def run(x_ND: Tensor) -> Tensor:
+        gate_NF, up_NF = gate_up(x_ND).chunk(2, dim=-1)
+        return down(F.silu(gate_NF).mul_(up_NF))
 
     return run
 
@@ -54,7 +67,7 @@ class _Mixture:
     """Routed and shared experts."""
 
     def __init__(self, mlp: MixtureOfExperts) -> None:
-        self.gate, self.shared = mlp.gate, feed(mlp.shared_experts)
+        self.gate, self.shared = mlp.gate, feed(mlp.shared_experts, "exact")
         gate_up_EXD, down_EDF = mlp.experts.gate_up_proj.detach(), mlp.experts.down_proj.detach()
         self.gate_up_of, self.down_of = gate_up_EXD.unbind(0), down_EDF.unbind(0)
         self.gate_up_EDX, self.down_EFD = gate_up_EXD.transpose(1, 2), down_EDF.transpose(1, 2)
@@ -82,3 +95,23 @@ class _Mixture:
         said_MD = F.grouped_mm(F.silu(gate_MF).mul_(up_MF), self.down_EFD, offs=ends_E)
         said_NKD = torch.empty_like(said_MD).index_copy_(0, order_M, said_MD).unflatten(0, (-1, choices))
         return torch.bmm(weights_NK.to(x_ND.dtype)[:, None], said_NKD)[:, 0]
+
+
+class _Int8Mixture:
+    """The same with int8 experts, those that were chosen one after the other; the router stays exact."""
+
+    def __init__(self, mlp: MixtureOfExperts) -> None:
+        self.gate, self.shared = mlp.gate, feed(mlp.shared_experts, "int8")
+        pairs = zip(mlp.experts.gate_up_proj.detach(), mlp.experts.down_proj.detach(), strict=True)
+        self.experts = [_int8_dense(gate_up_XD, down_DF) for gate_up_XD, down_DF in pairs]
+
+    def __call__(self, x_ND: Tensor) -> Tensor:
+        weights_NK, chosen_NK = self.gate(x_ND)
+        choices, chosen_M = chosen_NK.shape[1], chosen_NK.flatten()
+        order_M = chosen_M.argsort()
+        counts = torch.bincount(chosen_M, minlength=len(self.experts)).tolist()
+        parts = x_ND.index_select(0, order_M // choices).split(counts)
+        said_MD = torch.cat([run(part) for run, part in zip(self.experts, parts, strict=True) if len(part)])
+        said_NKD = torch.empty_like(said_MD).index_copy_(0, order_M, said_MD).unflatten(0, (-1, choices))
+        routed_ND = torch.bmm(weights_NK.to(x_ND.dtype)[:, None], said_NKD)[:, 0]
+        return routed_ND.add_(self.shared(x_ND))

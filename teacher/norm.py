@@ -1,11 +1,15 @@
 """Root-mean-square norm (arXiv 1910.07467), statistics in float32 or better.
 
 Written by hand, backward included: forward and backward of 2,048 rows of width 64 take
-0.33 ms against 0.69 ms for torch's own (float32, one core); at 256 rows the two are equal.
+0.33 ms against 0.69 ms for torch's own (float32, one core). Without gradients torch's own is as
+fast at 256 rows and a third faster at a few, as a decoding step has them.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+FEW_ROWS = 256
 
 # N tokens, D width
 
@@ -22,6 +26,8 @@ class RMSNorm(nn.Module):
         if torch.is_grad_enabled():
             output: Tensor = _RMSNorm.apply(x_ND, self.weight, self.eps)
             return output
+        if len(x_ND) < FEW_ROWS:
+            return F.rms_norm(x_ND, (x_ND.shape[-1],), self.weight, self.eps)
         return _normed(x_ND, self.eps)[0].mul_(self.weight)
 
 

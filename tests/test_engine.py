@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -221,6 +222,13 @@ def test_completions_carry_text_tokens_and_reason(sampler: EngineSampler) -> Non
         assert (completion.finish == "stop") == (completion.token_ids[-1] == sampler.chat.end_id)
     assert answered["7 + 5"][0].prompt_tokens == len(sampler.chat.prompt_ids(requests[0].messages))
     assert (sampler.identity.name, sampler.identity.revision) == ("toy", "f00d")
+
+
+def test_int8_weights_are_named_in_every_sample(model: LlamaForCausalLM, chat: Chat, tmp_path: Path) -> None:
+    loaded = LoadedModel(model, chat.tokenizer, tmp_path, "f00d")
+    lossy = EngineSampler(loaded, KVDecoder(model, "int8"), name="toy", slots=4, capacity=CAPACITY)
+    assert lossy.identity.name == "toy-int8-weights"
+    assert lossy.identity.revision == "f00d-int8-weights"
 
 
 def test_two_requests_with_one_id_are_both_answered(sampler: EngineSampler) -> None:

@@ -80,8 +80,6 @@ def _cuts(positions: list[int], bytes_per_token: int) -> Iterator[tuple[slice, i
 class Pieces:
     """New tokens of several rows, each behind what its row holds already."""
 
-    fresh: bool
-    """True when no row holds anything yet."""
     real_N: Tensor
     """Flat places of the real tokens in the padded call."""
     positions_N: Tensor
@@ -92,27 +90,33 @@ class Pieces:
     blocks_BK: Tensor
     length: int
     mask_B1TL: Tensor | None
-    """0 where a new token may look, -inf elsewhere; None when fresh."""
+    """0 where a new token may look, -inf elsewhere; None when nobody asked for it."""
 
 
 def plan_pieces(
-    starts_B: Tensor, lengths_B: Tensor, tables_BM: Tensor, width: int, block_size: int, dtype: torch.dtype
+    starts_B: Tensor,
+    lengths_B: Tensor,
+    tables_BM: Tensor,
+    width: int,
+    block_size: int,
+    dtype: torch.dtype,
+    *,
+    masked: bool,
 ) -> Pieces:
-    """`width`: T of the call."""
+    """`width`: T of the call. Without `masked` every row begins: then each token sees all before it in the call."""
     offsets_T = torch.arange(width, device=starts_B.device)
     real_N = (offsets_T < lengths_B[:, None]).flatten().nonzero()[:, 0]
     positions_BT = starts_B[:, None] + offsets_T
     fitting_BT = positions_BT.clamp(max=tables_BM.shape[1] * block_size - 1)  # padding may stand beyond the table
     places_N = places(tables_BM, fitting_BT, block_size).flatten().index_select(0, real_N)
     ends_B = starts_B + lengths_B
-    length, fresh = int(ends_B.max()), not bool(starts_B.any())
+    length = int(ends_B.max())
     mask_B1TL = None
-    if not fresh:
+    if masked:
         unseen_BTL = torch.arange(length, device=starts_B.device) > positions_BT[..., None]
         mask_BTL = torch.zeros(unseen_BTL.shape, dtype=dtype, device=unseen_BTL.device)
         mask_B1TL = mask_BTL.masked_fill_(unseen_BTL, -torch.inf)[:, None]
     return Pieces(
-        fresh,
         real_N,
         positions_BT.flatten().index_select(0, real_N),
         places_N,

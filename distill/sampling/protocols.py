@@ -8,7 +8,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from distill.records import Completion, Message, Params, SamplerId
 
@@ -87,6 +87,8 @@ class Decoder(Protocol):
     """
 
     vocab_size: int
+    weights: Literal["exact", "int8"]
+    """int8 is lossy; samplers put it into their name and revision."""
 
     @property
     def cache_bytes_per_token(self) -> int:
@@ -137,5 +139,5 @@ class ModelLoader(Protocol):
         `backends`: ways to compute that the model is to use, by keyword; refused where it has no such choice.
         """
 
-    def decoder(self, model: Any) -> Decoder:
-        """The decoder of a model, live or loaded; it holds a reference, not a copy."""
+    def decoder(self, model: Any, weights: Literal["exact", "int8"] = "exact") -> Decoder:
+        """The decoder of a model, live or loaded; it holds a reference. int8 is lossy: its samples must say so."""

@@ -72,8 +72,10 @@ CASES = (
 def main() -> None:
     """One row a case."""
     torch.set_num_threads(1)
-    print("case,rows,prompt,new,samples_per_prompt,dtype,weights,peer,same_tokens,engine_tokens_per_second,"
-          "peer_tokens_per_second,ratio")
+    print(
+        "case,rows,prompt,new,samples_per_prompt,dtype,weights,peer,same_tokens,engine_tokens_per_second,"
+        "peer_tokens_per_second,ratio"
+    )
     for case in CASES:
         if len(sys.argv) == 1 or any(word in case.name for word in sys.argv[1:]):
             report(case)

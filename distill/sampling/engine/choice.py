@@ -24,8 +24,6 @@ def choose(
 ) -> Tensor:
     """Token ids (B,). Rows of temperature 0 take the likeliest token."""
     greedy_B = temperature_B == 0
-    if bool(greedy_B.all()):
-        return logits_BV.argmax(-1)
     warmth_B = torch.where(greedy_B, 1.0, temperature_B)
     probs_BV = (logits_BV / warmth_B[:, None]).softmax(-1)
     if bool(((top_k_B > 0) | (top_p_B < 1) | (min_p_B > 0)).any()):

@@ -101,10 +101,8 @@ class Rows:
     def take(self, rows: slice, logits_BV: Tensor) -> None:
         """Choose one token for each of `rows` and write down what follows from it."""
         count_B = self.count[rows]
-        uniform_B = uniforms(self.key[rows], count_B)
-        filters = (self.temperature[rows], self.top_k[rows], self.top_p[rows], self.min_p[rows])
         asked_BV = logits_BV if self.seen is None else penalize(logits_BV, self.seen[rows], self.penalty[rows])
-        ids_B = choose(asked_BV, uniform_B, *filters)
+        ids_B = self._choose(rows, asked_BV, count_B)
         at = (self.every[rows], count_B)
         self.ids[at] = ids_B
         self.logprobs[at] = logprobs_of(logits_BV, ids_B)
@@ -114,6 +112,13 @@ class Rows:
         count_B += 1  # a view: counts the rows themselves
         self.stopped[rows] = self.is_end[ids_B]
         self.done[rows] = self.stopped[rows] | (count_B >= self.limit[rows])
+
+    def _choose(self, rows: slice, logits_BV: Tensor, place_B: Tensor) -> Tensor:
+        temperature_B = self.temperature[rows]
+        if not temperature_B.any():
+            return logits_BV.argmax(-1)
+        uniform_B = uniforms(self.key[rows], place_B)
+        return choose(logits_BV, uniform_B, temperature_B, self.top_k[rows], self.top_p[rows], self.min_p[rows])
 
     def move(self, sources: list[int], targets: list[int]) -> None:
         """Copy rows over others."""

@@ -43,7 +43,8 @@ class EngineSampler:
             device=device,
             end_ids=_end_ids(loaded.model),
         )
-        self.identity = SamplerId(name=name, revision=loaded.fingerprint)
+        lossy = "" if decoder.weights == "exact" else f"-{decoder.weights}-weights"
+        self.identity = SamplerId(name=name + lossy, revision=loaded.fingerprint + lossy)
         self.think_open = self.chat.think_open
 
     def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
