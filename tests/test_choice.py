@@ -4,8 +4,18 @@ import math
 
 import pytest
 import torch
+from transformers.generation import logits_process as theirs
 
-from distill.sampling.engine.choice import UNIFORM_BITS, choose, invert, keep_likely, logprobs_of, row_key, uniforms
+from distill.sampling.engine.choice import (
+    UNIFORM_BITS,
+    choose,
+    invert,
+    keep_likely,
+    logprobs_of,
+    penalize,
+    row_key,
+    uniforms,
+)
 
 
 def plain_filter(probs: list[float], top_k: int, top_p: float, min_p: float) -> list[float]:
@@ -124,3 +134,35 @@ def test_logprobs_are_those_of_the_unmodified_distribution() -> None:
     ids_B = torch.tensor([0, 6, 3])
     expected = logits_BV.log_softmax(-1)[torch.arange(3), ids_B]
     torch.testing.assert_close(logprobs_of(logits_BV, ids_B), expected)
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3])
+def test_repetition_is_penalized_as_transformers_does(penalty: float) -> None:
+    torch.manual_seed(0)
+    logits_BV, ids_BT = torch.randn(5, 11) * 3, torch.randint(11, (5, 6))
+    seen_BV = torch.zeros(5, 11, dtype=torch.bool).scatter_(1, ids_BT, True)
+    expected = theirs.RepetitionPenaltyLogitsProcessor(penalty)(ids_BT, logits_BV.clone())
+    got = penalize(logits_BV, seen_BV, torch.full((5,), penalty))
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "min_p"),
+    [(0.7, 0, 1.0, 0.0), (1.0, 4, 1.0, 0.0), (1.0, 0, 0.7, 0.0), (1.0, 0, 1.0, 0.2), (1.5, 7, 0.8, 0.1)],
+)
+def test_the_distribution_is_the_one_transformers_samples_from(
+    temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    torch.manual_seed(0)
+    logits_BV = torch.randn(50, 17) * 2
+    warpers: list[theirs.LogitsProcessor] = [theirs.TemperatureLogitsWarper(temperature)]
+    if top_k:
+        warpers.append(theirs.TopKLogitsWarper(top_k))
+    if top_p < 1:
+        warpers.append(theirs.TopPLogitsWarper(top_p))
+    if min_p:
+        warpers.append(theirs.MinPLogitsWarper(min_p))
+    expected = theirs.LogitsProcessorList(warpers)(torch.zeros(50, 0, dtype=torch.int64), logits_BV.clone()).softmax(-1)
+    probs_BV = (logits_BV / temperature).softmax(-1)
+    kept_BV = keep_likely(probs_BV, torch.full((50,), top_k), torch.full((50,), top_p), torch.full((50,), min_p))
+    torch.testing.assert_close(kept_BV / kept_BV.sum(-1, keepdim=True), expected, rtol=1e-5, atol=1e-6)
