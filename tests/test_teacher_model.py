@@ -123,6 +123,7 @@ def test_the_bias_steers_the_choice_and_not_the_weights() -> None:
 
 
 def test_the_router_stays_in_float32_in_a_bfloat16_model() -> None:
+    torch.manual_seed(0)
     model = DeepseekForCausalLM(preset("mini")).bfloat16()
     x = torch.randn(500, 64).bfloat16()
     weights, chosen = model.model.layers[1].mlp.gate(x)

@@ -154,10 +154,10 @@ def test_the_module_changes_neither_logits_nor_decoding() -> None:
     ids = ids_for(ours, 2, 9)
     assert difference(ours(ids).logits, peer(ids, use_cache=False).logits) <= 1e-5
     decoder = LatentDecoder(ours)
-    decoder.allocate(slots=2, capacity=9)
-    slots = torch.arange(2)
-    logits = [decoder.prefill(ids[:, :4], torch.tensor([4, 4]), slots)]
-    logits += [decoder.step(ids[:, place], torch.tensor([place, place]), slots) for place in range(4, 9)]
+    decoder.allocate(blocks=6, block_size=3, longest=9)
+    tables = torch.arange(6).view(2, 3)
+    logits = [decoder.prefill(ids[:, :4], torch.tensor([0, 0]), torch.tensor([4, 4]), tables)]
+    logits += [decoder.step(ids[:, place], torch.tensor([place, place]), tables) for place in range(4, 9)]
     assert difference(torch.stack(logits, 1), ours(ids).logits[:, 3:]) <= 1e-5
 
 

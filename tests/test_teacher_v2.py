@@ -81,10 +81,10 @@ def test_folders_go_ours_transformers_ours_bit_for_bit(tmp_path, name) -> None:
 def test_decoding_equals_the_full_forward() -> None:
     ours, _ = pair("v2-lite", **V2_CONFIGS["best groups, query latent, as V2"])
     decoder = LatentDecoder(ours)
-    decoder.allocate(slots=2, capacity=12)
-    ids, slots = ids_for(ours, 2, 12), torch.tensor([1, 0])
-    logits = [decoder.prefill(ids[:, :5], torch.tensor([5, 5]), slots)]
-    logits += [decoder.step(ids[:, place], torch.tensor([place, place]), slots) for place in range(5, 12)]
+    decoder.allocate(blocks=6, block_size=4, longest=12)
+    ids, tables = ids_for(ours, 2, 12), torch.tensor([[4, 1, 5], [2, 0, 3]])
+    logits = [decoder.prefill(ids[:, :5], torch.tensor([0, 0]), torch.tensor([5, 5]), tables)]
+    logits += [decoder.step(ids[:, place], torch.tensor([place, place]), tables) for place in range(5, 12)]
     assert difference(torch.stack(logits, 1), ours(ids).logits[:, 4:]) <= 1e-5
 
 
