@@ -24,12 +24,9 @@ class Record(BaseModel):
 
     def to_json(self) -> str:
         """One line of JSON without a newline; keys that hold their default None are left out."""
-        return self.model_dump_json(exclude=self.idle())
-
-    def idle(self) -> set[str]:
-        """Names of the keys that hold their default None."""
         fields = type(self).model_fields.items()
-        return {name for name, field in fields if field.default is None and getattr(self, name) is None}
+        idle = {name for name, field in fields if field.default is None and getattr(self, name) is None}
+        return self.model_dump_json(exclude=idle)
 
 
 class Exchange(Record):
@@ -87,8 +84,15 @@ class SamplerId(Record):
     """Content hash or version of the weights, file or service behind the name."""
 
 
+def _unused(value: object) -> bool:
+    return value is None
+
+
 class Params(Record):
-    """How it was asked to speak. `temperature` 0 is greedy."""
+    """How it was asked to speak. `temperature` 0 is greedy.
+
+    Keys that came later are written only when they are used: trace ids hash what is written.
+    """
 
     max_tokens: int = Field(gt=0)
     temperature: float = Field(default=1.0, ge=0.0)
@@ -98,9 +102,9 @@ class Params(Record):
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     stop: tuple[str, ...] = ()
     """Strings that end a completion; the string itself is not part of the text."""
-    repetition_penalty: float | None = Field(default=None, gt=0.0)
+    repetition_penalty: float | None = Field(default=None, gt=0.0, exclude_if=_unused)
     """Above 1 makes tokens of prompt and completion less likely to come again."""
-    top_logprobs: int | None = Field(default=None, gt=0)
+    top_logprobs: int | None = Field(default=None, gt=0, exclude_if=_unused)
     """Keep so many likeliest tokens at the place of each sampled one. Changes nothing that is sampled."""
 
 
@@ -222,8 +226,6 @@ def fingerprint(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Record):  # a key that came later and is not used leaves old fingerprints as they were
-        return value.model_dump(mode="json", exclude=value.idle())
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no canonical JSON")

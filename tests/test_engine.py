@@ -9,9 +9,10 @@ import torch
 from transformers import LlamaForCausalLM
 
 from distill.errors import UserError
+from distill.harvest import to_trace
 from distill.problems.vocabulary import mini_tokenizer
 from distill.prompts import Chat
-from distill.records import Completion, Message, Params
+from distill.records import Completion, Message, Params, Trace
 from distill.sampling.engine import Engine, EngineSampler, Job
 from distill.sampling.protocols import LoadedModel, Request
 from students.decoder import KVDecoder
@@ -272,6 +273,20 @@ def test_scores_are_those_of_a_full_forward(sampler: EngineSampler, model: Llama
     torch.testing.assert_close(scores.logprobs, given)
     torch.testing.assert_close(scores.top_logprobs, expected[:-1].topk(4).values)
     assert scores.top_ids.shape == (len(ids) - 1, 4)
+
+
+def test_the_likeliest_tokens_go_into_the_trace_and_old_traces_stay_readable(sampler: EngineSampler) -> None:
+    request = ask("7 + 5", Params(max_tokens=4, top_logprobs=3), seed=4)
+    completion = next(sampler.sample([request])).completions[0]
+    where = {"id": "t", "problem_id": "p", "sampler": sampler.identity, "params": request.params, "sample_index": 0}
+    trace = to_trace(completion, think_open=False, **where)
+    again = Trace.model_validate_json(trace.to_json())
+    assert again.top_logprobs == completion.top_logprobs
+    assert again.top_logprobs is not None
+    assert [len(place) for place in again.top_logprobs] == [3] * completion.completion_tokens
+    plain = next(sampler.sample([ask("7 + 5", Params(max_tokens=4), seed=4)])).completions[0]
+    assert plain.token_ids == completion.token_ids
+    assert "top_logprobs" not in to_trace(plain, think_open=False, **where | {"params": WARM}).to_json()
 
 
 def test_a_sampled_logprob_equals_its_score(sampler: EngineSampler) -> None:

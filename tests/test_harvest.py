@@ -318,3 +318,16 @@ def test_seeds_fit_the_32_bits_servers_take() -> None:
     seeds = {problem_seed(seed, f"p{number}") for seed in range(3) for number in range(1000)}
     assert len(seeds) == 3000
     assert max(seeds) + 1_000_000 < 2**31
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        pytest.param({"sampler": "oracle", "error_rate": 0.1, "cache_gb": 1.0}, "cache_gb", id="oracle has no cache"),
+        pytest.param({"sampler": "oracle", "error_rate": 0.1, "min_p": 0.1}, "min_p", id="oracle has no filter"),
+        pytest.param({"sampler": "oracle", "error_rate": 0.1, "weights": "int8"}, "weights", id="nor weights"),
+    ],
+)
+def test_what_only_the_engine_can_do_is_refused_elsewhere(fields: dict[str, object], key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key}: sampler 'oracle' has no use for it"):
+        HarvestConfig.model_validate({"problems": "p", "max_tokens": 5, **fields})

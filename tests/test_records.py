@@ -45,3 +45,10 @@ def test_fingerprint_ignores_key_order_and_sees_values() -> None:
 def test_fingerprint_reads_records_as_their_content() -> None:
     tests = Tests(entry_point="f", check="def check(candidate): pass")
     assert fingerprint(tests) == fingerprint(tests.model_dump(mode="json"))
+
+
+def test_a_parameter_that_came_later_and_is_not_used_leaves_trace_ids_as_they_were() -> None:
+    assert fingerprint([Params(max_tokens=5, temperature=0.5)]) == fingerprint(
+        [{"max_tokens": 5, "temperature": 0.5, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "stop": []}]
+    )
+    assert fingerprint(Params(max_tokens=5, top_logprobs=2)) != fingerprint(Params(max_tokens=5))
