@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.loading import Folders
+from cli.ranks import expect_processes
 from distill.errors import UserError
 from distill.harvest import HarvestConfig
 from distill.progress import Progress
@@ -29,15 +30,24 @@ def engine_sampler(
     max_tokens: int,
     samples: int,
     progress: Progress | None = None,
+    *,
+    dtype: str = "float32",
+    tensor_parallel: int = 1,
+    expert_parallel: int = 1,
 ) -> Sampler:
     """Our engine over a checkpoint folder, sized for these problems and no larger."""
     import torch
 
     from distill.sampling.engine import EngineSampler
 
-    loader = Folders(progress)
-    loaded = loader.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
-    chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model)
+    loaded, decoder = Folders(progress).engine(
+        folder,
+        dtype=dtype,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        tensor_parallel=tensor_parallel,
+        expert_parallel=expert_parallel,
+    )
+    chat = Chat(loaded.tokenizer)
     capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
     row_bytes = decoder.cache_values_per_token * loaded.model.dtype.itemsize * capacity
     slots = max(1, min(MAX_SLOTS, len(problems) * samples, CACHE_BYTES // row_bytes))
@@ -52,8 +62,18 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
     if config.sampler == "engine":
         chosen = select(problems, config.select, context.path("problems"))
         ask = asking(config.instruction)
-        model, progress = context.path("model"), context.progress
-        sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, progress)
+        expect_processes(context.step, config)
+        sampler = engine_sampler(
+            context.path("model"),
+            chosen,
+            ask,
+            config.max_tokens,
+            config.samples,
+            context.progress,
+            dtype=config.dtype,
+            tensor_parallel=config.tensor_parallel,
+            expert_parallel=config.expert_parallel,
+        )
         yield sampler, _template(sampler)
     elif config.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler

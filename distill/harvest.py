@@ -33,6 +33,8 @@ TRACES, VERDICTS = "traces", "verdicts"
 
 NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
 """The one field each kind of sampler cannot do without."""
+ENGINE_KEYS = ("dtype", "tensor_parallel", "expert_parallel")
+"""Keys only the sampler `engine` has a use for."""
 
 
 class HarvestConfig(StageConfig):
@@ -45,6 +47,12 @@ class HarvestConfig(StageConfig):
     """Checkpoint of the sampler `engine`."""
     sampler: Literal["engine", "oracle", "endpoint", "replay"] = "engine"
     """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
+    dtype: Literal["float32", "bfloat16", "float16", "fp8"] = "float32"
+    """What the engine computes in; fp8 keeps a teacher's FP8 matrices as stored and computes in bfloat16."""
+    tensor_parallel: int = Field(default=1, gt=0)
+    """Processes that share a teacher's heads; start as many as the larger of this and the next with torchrun."""
+    expert_parallel: int = Field(default=1, gt=0)
+    """Processes that share a teacher's experts."""
     error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
     """Share of wrong traces the oracle writes on purpose."""
     terse_rate: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -77,6 +85,10 @@ class HarvestConfig(StageConfig):
                 raise ValueError(f"{key}: missing, sampler {sampler!r} needs it")
             if self.sampler != sampler and getattr(self, key) is not None:
                 raise ValueError(f"{key}: only sampler {sampler!r} has a use for it, got sampler {self.sampler!r}")
+        if self.sampler != "engine":
+            for key in ENGINE_KEYS:
+                if key in self.model_fields_set:
+                    raise ValueError(f"{key}: only sampler 'engine' has a use for it, got sampler {self.sampler!r}")
         if self.terse_rate and self.sampler != "oracle":
             raise ValueError(f"terse_rate: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
         return self
