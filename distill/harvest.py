@@ -13,14 +13,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 from pydantic import Field, model_validator
 
 from distill.errors import UserError
 from distill.ledger import Ledger, read_ledger, trace_id
 from distill.progress import Progress, Task
-from distill.prompts import THINK, Parts, join_thought, split_thought
+from distill.prompts import to_trace
 from distill.recipe import StageConfig
 from distill.records import Completion, Params, Problem, Status, Trace, Verdict
 from distill.runs import Report
@@ -194,18 +194,6 @@ def sample_and_judge(
             else:
                 old = job.again(out, known) if unjudged else iter(())
                 yield from _judged(judge, old, job.draw(stored, traces), verdicts, task)
-
-
-def to_trace(completion: Completion, *, think_open: bool, **where: Any) -> Trace:
-    """A completion as a trace. A thought the server returned apart goes back into the text."""
-    text = completion.text
-    parts = split_thought(text, think_open=think_open)
-    if completion.reasoning:
-        parts = Parts(completion.reasoning.strip(), text.strip()) if text.strip() else Parts(None, None)
-        text = join_thought(completion.reasoning, text) if text.strip() else f"{THINK} {completion.reasoning}"
-        think_open = False
-    said = completion.model_dump(exclude={"text", "reasoning"})
-    return Trace(reasoning=parts.reasoning, answer=parts.answer, text=text, think_open=think_open, **said, **where)
 
 
 class _Job:
