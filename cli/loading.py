@@ -32,6 +32,30 @@ class Folders:
             )
         return load_student(folder, dtype=dtype, device=device)
 
+    def engine(
+        self,
+        folder: Path,
+        *,
+        device: str,
+        weights: Literal["exact", "int8"] = "exact",
+        dtype: str = "float32",
+        tensor_parallel: int = 1,
+        expert_parallel: int = 1,
+    ) -> tuple[LoadedModel, Decoder]:
+        """A folder ready to speak; over several processes, or with FP8 weights kept, where that is asked for."""
+        from teacher.loader import is_teacher
+
+        if max(tensor_parallel, expert_parallel) == 1 and dtype != "fp8":
+            loaded = self.load(folder, dtype=dtype, device=device)
+            return loaded, self.decoder(loaded.model, weights)
+        if not is_teacher(read_config(folder)):
+            raise UserError(f"{folder}: no teacher; tensor_parallel, expert_parallel and dtype fp8 are for teachers")
+        from teacher.parallel.lead import open_teacher
+
+        return open_teacher(
+            folder, tensor_parallel, expert_parallel, dtype=dtype, device=device, progress=self.progress
+        )
+
     def decoder(self, model: Any, weights: Literal["exact", "int8"] = "exact") -> Decoder:
         """The latent cache for a teacher, keys and values for a student."""
         from students.decoder import KVDecoder

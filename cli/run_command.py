@@ -70,7 +70,7 @@ def run(
     from distill.recipe import ancestors
 
     kept = chosen(sandbox, accepted=accept)
-    loaded = _load(recipe, set_)
+    loaded = load(recipe, set_)
     names = ancestors(loaded, to) if to is not None else list(loaded.steps)
     _run(loaded, names, out, data, kept, quiet=quiet, json_=json_)
 
@@ -115,7 +115,7 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
         from cli.describe import choose_step, replace_main_input
 
         kept = chosen(sandbox, accepted=accept)
-        loaded = _load(recipe, set_)
+        loaded = load(recipe, set_)
         name = choose_step(loaded, stage, step)
         if from_ is not None:
             loaded = replace_main_input(loaded, name, from_)
@@ -124,7 +124,8 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
     return judging if stage in JUDGING else command
 
 
-def _load(recipe: str, overrides: list[str] | None) -> "Recipe":
+def load(recipe: str, overrides: list[str] | None) -> "Recipe":
+    """The checked recipe a command means, libraries prepared."""
     from cli.libraries import prepare
 
     prepare()
@@ -135,6 +136,23 @@ def _load(recipe: str, overrides: list[str] | None) -> "Recipe":
 
 
 def _run(
+    recipe: "Recipe",
+    names: list[str],
+    out: Path | None,
+    data: Path | None,
+    sandbox: "Sandbox",
+    *,
+    quiet: bool,
+    json_: bool,
+) -> None:
+    from cli.ranks import joined
+
+    with joined(recipe, names) as leads:
+        if leads:
+            _walk(recipe, names, out, data, sandbox, quiet=quiet, json_=json_)
+
+
+def _walk(
     recipe: "Recipe",
     names: list[str],
     out: Path | None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.loading import Folders
+from cli.ranks import expect_processes
 from distill.errors import UserError
 from distill.harvest import HarvestConfig
 from distill.progress import Progress
@@ -28,16 +29,17 @@ def engine_sampler(
     max_tokens: int,
     samples: int,
     config: HarvestConfig | BenchConfig,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> Sampler:
     """Our engine over a checkpoint folder, sized for these problems and no larger."""
     import torch
 
     from distill.sampling.engine import EngineSampler, room
 
-    loader = Folders(progress)
-    loaded = loader.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
-    chat, decoder = Chat(loaded.tokenizer), loader.decoder(loaded.model, config.weights)
+    split = config.model_dump(include={"dtype", "tensor_parallel", "expert_parallel"})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded, decoder = Folders(progress).engine(folder, device=device, weights=config.weights, **split)
+    chat = Chat(loaded.tokenizer)
     capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
     rows = min(MAX_SLOTS, len(problems) * samples)
     size = room(decoder, capacity=capacity, rows=rows, cache_gb=config.cache_gb)
@@ -52,6 +54,7 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
     if config.sampler == "engine":
         chosen = select(problems, config.select, context.path("problems"))
         ask = asking(config.instruction)
+        expect_processes(context.step, config)
         model, progress = context.path("model"), context.progress
         sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, config, progress)
         yield sampler, _template(sampler)

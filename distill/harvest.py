@@ -13,14 +13,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 from pydantic import Field, model_validator
 
 from distill.errors import UserError
 from distill.ledger import Ledger, read_ledger, trace_id
 from distill.progress import Progress, Task
-from distill.prompts import THINK, Parts, join_thought, split_thought
+from distill.prompts import to_trace
 from distill.recipe import StageConfig
 from distill.records import Completion, Params, Problem, Status, Trace, Verdict
 from distill.runs import Report
@@ -33,7 +33,8 @@ TRACES, VERDICTS = "traces", "verdicts"
 
 NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
 """The one field each kind of sampler cannot do without."""
-ENGINE_ONLY = ("cache_gb", "weights", "repetition_penalty", "top_logprobs")
+ENGINE_KEYS = ("dtype", "tensor_parallel", "expert_parallel", "cache_gb", "weights")
+ENGINE_ONLY = (*ENGINE_KEYS, "repetition_penalty", "top_logprobs")
 """Servers have no common word for these."""
 ENGINE_OR_ENDPOINT = ("top_k", "min_p")
 
@@ -48,6 +49,12 @@ class HarvestConfig(StageConfig):
     """Checkpoint of the sampler `engine`."""
     sampler: Literal["engine", "oracle", "endpoint", "replay"] = "engine"
     """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
+    dtype: Literal["float32", "bfloat16", "float16", "fp8"] = "float32"
+    """What the engine computes in; fp8 keeps a teacher's FP8 matrices as stored and computes in bfloat16."""
+    tensor_parallel: int = Field(default=1, gt=0)
+    """Processes that share a teacher's heads; start as many as the larger of this and the next with torchrun."""
+    expert_parallel: int = Field(default=1, gt=0)
+    """Processes that share a teacher's experts."""
     error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
     """Share of wrong traces the oracle writes on purpose."""
     terse_rate: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -98,6 +105,8 @@ class HarvestConfig(StageConfig):
                     raise ValueError(
                         f"{key}: sampler {self.sampler!r} has no use for it, only {' and '.join(samplers)}"
                     )
+        if self.weights == "int8" and (self.dtype == "fp8" or max(self.tensor_parallel, self.expert_parallel) > 1):
+            raise ValueError("weights: int8 goes with one process and a dtype other than fp8")
         if self.terse_rate and self.sampler != "oracle":
             raise ValueError(f"terse_rate: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
         return self
@@ -204,18 +213,6 @@ def sample_and_judge(
             else:
                 old = job.again(out, known) if unjudged else iter(())
                 yield from _judged(judge, old, job.draw(stored, traces), verdicts, task)
-
-
-def to_trace(completion: Completion, *, think_open: bool, **where: Any) -> Trace:
-    """A completion as a trace. A thought the server returned apart goes back into the text."""
-    text = completion.text
-    parts = split_thought(text, think_open=think_open)
-    if completion.reasoning:
-        parts = Parts(completion.reasoning.strip(), text.strip()) if text.strip() else Parts(None, None)
-        text = join_thought(completion.reasoning, text) if text.strip() else f"{THINK} {completion.reasoning}"
-        think_open = False
-    said = completion.model_dump(exclude={"text", "reasoning"})
-    return Trace(reasoning=parts.reasoning, answer=parts.answer, text=text, think_open=think_open, **said, **where)
 
 
 class _Job:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.errors import UserError
-from distill.records import Finish, Message
+from distill.records import Completion, Finish, Message, Trace
 
 THINK, END_THINK = "<think>", "</think>"
 
@@ -65,6 +65,18 @@ def join_thought(reasoning: str | None, answer: str) -> str:
 def unfinished(text: str, finish: Finish, *, think_open: bool = False) -> bool:
     """True when the thought was cut by the token limit."""
     return finish == "length" and split_thought(text, think_open=think_open).answer is None
+
+
+def to_trace(completion: Completion, *, think_open: bool, **where: Any) -> Trace:
+    """A completion as a trace. A thought the server returned apart goes back into the text."""
+    text = completion.text
+    parts = split_thought(text, think_open=think_open)
+    if completion.reasoning:
+        parts = Parts(completion.reasoning.strip(), text.strip()) if text.strip() else Parts(None, None)
+        text = join_thought(completion.reasoning, text) if text.strip() else f"{THINK} {completion.reasoning}"
+        think_open = False
+    said = completion.model_dump(exclude={"text", "reasoning"})
+    return Trace(reasoning=parts.reasoning, answer=parts.answer, text=text, think_open=think_open, **said, **where)
 
 
 class Chat:

@@ -19,6 +19,7 @@ from distill.errors import UserError, did_you_mean
 from teacher.config import TeacherConfig
 from teacher.kernels import reference
 from teacher.norm import RMSNorm
+from teacher.parallel.joins import Join, alone
 from teacher.rotary import rotate_tail, softmax_scale
 from teacher.rows import Rows
 
@@ -52,6 +53,8 @@ class LatentAttention(nn.Module):
     def __init__(self, config: TeacherConfig, backend: AttentionBackend = "sdpa") -> None:
         super().__init__()
         self.backend: AttentionBackend = backend
+        self.join: Join = alone
+        """What makes the output whole where ranks share the heads: set by `teacher.parallel`."""
         width, heads, bias = config.hidden_size, config.num_attention_heads, config.attention_bias
         self.heads, self.query_width, self.value_width = heads, config.qk_head_dim, config.v_head_dim
         self.nope_width, self.rope_width, self.latent_width = (
@@ -87,8 +90,7 @@ class LatentAttention(nn.Module):
         key_NHQ = torch.cat((nope_NHX, rope_N1R.expand(-1, self.heads, -1)), dim=-1)
         grids = zip(rows.to_grids(query_NHQ), rows.to_grids(key_NHQ), rows.to_grids(value_NHV), strict=True)
         attended_NHV = rows.from_grids([self._attend(*grid) for grid in grids])
-        output: Tensor = self.o_proj(attended_NHV.flatten(1))
-        return output
+        return self.join(self.o_proj(attended_NHV.flatten(1)))
 
     def _attend(self, query_SLHQ: Tensor, key_SLHQ: Tensor, value_SLHV: Tensor) -> Tensor:
         dropout = self.dropout if self.training else 0.0

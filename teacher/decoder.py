@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.sampling.int8 import Weights
@@ -23,6 +23,7 @@ from teacher.attention import LatentAttention
 from teacher.feed import feed
 from teacher.layer import DecoderLayer
 from teacher.model import DeepseekForCausalLM
+from teacher.resident import wide_weight
 from teacher.rotary import turn_in_place
 from teacher.rows import find_rows
 
@@ -64,10 +65,8 @@ class LatentDecoder:
     @torch.inference_mode()
     def refresh(self) -> None:
         """Absorb the live model's weights anew; the cache is void."""
-        body = self.model.model
-        self.layers = [
-            _AbsorbedLayer(cast(DecoderLayer, layer), self.weights) for layer in islice(body.layers, body.depth)
-        ]
+        layers = islice(self.model.model.layers, self.model.model.depth)
+        self.layers = [_make_layer(cast(DecoderLayer, layer), self.weights) for layer in layers]
 
     @torch.inference_mode()
     def prefill(self, ids_BT: Tensor, starts_B: Tensor, lengths_B: Tensor, tables_BM: Tensor) -> Tensor:
@@ -175,48 +174,99 @@ def _gather(cache_SW: Tensor, blocks_RK: Tensor, block_size: int) -> Tensor:
     return blocks_SX.index_select(0, blocks_RK.flatten()).view(len(blocks_RK), -1, cache_SW.shape[-1])
 
 
-class _AbsorbedLayer:
-    """One layer as a step runs it: weights folded once, so that attention is two products and a read."""
+FOLDED = 2**20
+"""Most numbers of a folded output matrix. Folding saves calls where a layer is small; at V3's sizes it would read and
+keep 2.4 times the query's weights and 3.5 times the output's (computed), in bfloat16 where those may be FP8."""
+
+
+class _Layer:
+    """One layer as a step runs it."""
 
     def __init__(self, module: DecoderLayer, weights: Weights) -> None:
-        self.module = module
+        self.module, self.feed = module, feed(module.mlp, weights)
+
+    def step(self, x_BD: Tensor, cache_SW: Tensor, reader: _Reader, turns_BP: Tensor) -> Tensor:
+        """New tokens through the layer; writes their latents into the cache."""
+        module, attention = self.module, self.module.self_attn
+        heads_BHW = self.project(module.input_layernorm(x_BD)).unflatten(-1, (attention.heads + 1, -1))
+        turn_in_place(heads_BHW, turns_BP, attention.interleave)
+        latent_BC = heads_BHW[:, -1, : attention.latent_width]
+        latent_BC.copy_(attention.kv_a_layernorm(latent_BC))
+        reader.write(cache_SW, heads_BHW[:, -1])
+        read_BHC = reader.read(cache_SW, heads_BHW[:, :-1], attention.latent_width)
+        x_BD = x_BD + attention.join(self.speak(read_BHC))
+        return x_BD.add_(self.feed(module.post_attention_layernorm(x_BD)))
+
+    def project(self, x_BD: Tensor) -> Tensor:
+        """(B, (H + 1) * W): absorbed queries, then latent and shared key, not yet rotated or normed."""
+        raise NotImplementedError
+
+    def speak(self, read_BHC: Tensor) -> Tensor:
+        """What the heads read, (B, H, C), as this rank's part of the output (B, D)."""
+        raise NotImplementedError
+
+
+class _FoldedLayer(_Layer):
+    """Weights folded once, so that attention is two products and a read."""
+
+    def __init__(self, module: DecoderLayer, weights: Weights) -> None:
+        super().__init__(module, weights)
         attention = module.self_attn
-        self.heads, self.latent_width = attention.heads, attention.latent_width
-        self.interleave = attention.interleave
         self.q_lora = attention.q_lora
         self.query_in, self.output = _absorbed_query(attention), _absorbed_output(attention)
-        self.feed = feed(module.mlp, weights)
         key, self.bias = attention.kv_a_proj_with_mqa, None
         if not self.q_lora:  # one product gives the queries of all heads and, as one more head, the key
             if key.bias is not None:
                 self.bias = torch.cat((key.bias.new_zeros(len(self.query_in)), key.bias))
-            self.query_in = torch.cat((self.query_in, key.weight))
+            self.query_in = torch.cat((self.query_in, _wide(attention, key)))
 
-    def step(self, x_BD: Tensor, cache_SW: Tensor, reader: _Reader, turns_BP: Tensor) -> Tensor:
-        """New tokens through the layer; writes their latents into the cache."""
-        attention = self.module.self_attn
-        heads_BHW = self._project(self.module.input_layernorm(x_BD)).unflatten(-1, (self.heads + 1, -1))
-        turn_in_place(heads_BHW, turns_BP, self.interleave)
-        latent_BC = heads_BHW[:, -1, : self.latent_width]
-        latent_BC.copy_(attention.kv_a_layernorm(latent_BC))
-        reader.write(cache_SW, heads_BHW[:, -1])
-        read_BHC = reader.read(cache_SW, heads_BHW[:, :-1], self.latent_width)
-        x_BD = x_BD + F.linear(read_BHC.flatten(1), self.output, attention.o_proj.bias)
-        return x_BD.add_(self.feed(self.module.post_attention_layernorm(x_BD)))
-
-    def _project(self, x_BD: Tensor) -> Tensor:
-        """(B, (H + 1) * W): absorbed queries, then latent and shared key, not yet rotated or normed."""
+    def project(self, x_BD: Tensor) -> Tensor:
         if not self.q_lora:
             return F.linear(x_BD, self.query_in, self.bias)
         attention = self.module.self_attn
         query = F.linear(attention.q_a_layernorm(attention.q_a_proj(x_BD)), self.query_in)
         return torch.cat((query, attention.kv_a_proj_with_mqa(x_BD)), dim=-1)
 
+    def speak(self, read_BHC: Tensor) -> Tensor:
+        return F.linear(read_BHC.flatten(1), self.output, self.module.self_attn.o_proj.bias)
+
+
+class _WideLayer(_Layer):
+    """Query and output projections as they are, FP8 or not; keeps W_UK and W_UV of its heads, wide, between them."""
+
+    def __init__(self, module: DecoderLayer, weights: Weights) -> None:
+        super().__init__(module, weights)
+        expansion_HXC = _expansion(module.self_attn)
+        widths = (module.self_attn.nope_width, module.self_attn.value_width)
+        self.key_HNC, self.value_HVC = (part.contiguous() for part in expansion_HXC.split(widths, dim=1))
+
+    def project(self, x_BD: Tensor) -> Tensor:
+        attention = self.module.self_attn
+        query_BHQ = attention.query(x_BD) * attention.scale
+        nope_BHN, rope_BHR = query_BHQ.split((attention.nope_width, attention.rope_width), dim=-1)
+        absorbed_BHC = torch.bmm(nope_BHN.transpose(0, 1), self.key_HNC).transpose(0, 1)
+        query_BHW = torch.cat((absorbed_BHC, rope_BHR), dim=-1)
+        return torch.cat((query_BHW.flatten(1), attention.kv_a_proj_with_mqa(x_BD)), dim=-1)
+
+    def speak(self, read_BHC: Tensor) -> Tensor:
+        spoken_HBV = torch.bmm(read_BHC.transpose(0, 1), self.value_HVC.transpose(1, 2))
+        output: Tensor = self.module.self_attn.o_proj(spoken_HBV.transpose(0, 1).flatten(1))
+        return output
+
+
+def _make_layer(module: DecoderLayer, weights: Weights) -> _Layer:
+    return _FoldedLayer(module, weights) if is_folded(module.self_attn) else _WideLayer(module, weights)
+
+
+def is_folded(attention: LatentAttention) -> bool:
+    """Whether a step folds an attention's weights."""
+    return attention.o_proj.out_features * attention.heads * attention.latent_width <= FOLDED
+
 
 def _absorbed_query(attention: LatentAttention) -> Tensor:
     """(H*W, D or q latent): W_UK^T W_Q without position, W_Q with it, softmax scale in both."""
-    weight = (attention.q_b_proj if attention.q_lora else attention.q_proj).weight
-    weight_HQD = weight.detach().unflatten(0, (attention.heads, -1)) * attention.scale
+    weight = _wide(attention, attention.q_b_proj if attention.q_lora else attention.q_proj)
+    weight_HQD = weight.unflatten(0, (attention.heads, -1)) * attention.scale
     nope_HND, rope_HRD = weight_HQD.split((attention.nope_width, attention.rope_width), dim=1)
     key_HNC = _expansion(attention)[:, : attention.nope_width]
     weight_HWD = torch.cat((key_HNC.transpose(1, 2) @ nope_HND, rope_HRD), dim=1)
@@ -226,12 +276,16 @@ def _absorbed_query(attention: LatentAttention) -> Tensor:
 def _absorbed_output(attention: LatentAttention) -> Tensor:
     """(D, H*C): W_O W_UV."""
     value_HVC = _expansion(attention)[:, attention.nope_width :]
-    output_DHV = attention.o_proj.weight.detach().unflatten(1, (attention.heads, -1))
+    output_DHV = _wide(attention, attention.o_proj).unflatten(1, (attention.heads, -1))
     output_HDC: Tensor = output_DHV.transpose(0, 1) @ value_HVC
     return output_HDC.transpose(0, 1).flatten(1)
 
 
 def _expansion(attention: LatentAttention) -> Tensor:
     """W_UK above W_UV per head: (H, nope + V, C)."""
-    expansion_HXC: Tensor = attention.kv_b_proj.weight.detach().unflatten(0, (attention.heads, -1))
+    expansion_HXC: Tensor = _wide(attention, attention.kv_b_proj).unflatten(0, (attention.heads, -1))
     return expansion_HXC
+
+
+def _wide(attention: LatentAttention, module: nn.Module) -> Tensor:
+    return wide_weight(module, attention.kv_a_layernorm.weight.dtype)

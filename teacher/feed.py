@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from distill.sampling.int8 import Int8Map, Weights
 from teacher.moe import Experts, FeedForward, MixtureOfExperts
+from teacher.parallel.joins import alone
 
 # N tokens, D width, E experts, K experts a token, F expert width, M = N*K sorted rows
 
@@ -25,7 +26,12 @@ Map = Callable[[Tensor], Tensor]
 
 
 def feed(mlp: nn.Module, weights: Weights) -> Map:
-    """The feed-forward of one layer for a step; made anew after every change of weights."""
+    """The feed-forward of one layer for a step; made anew after every change of weights.
+
+    One that ranks share is called as the module it is: it sums their parts.
+    """
+    if getattr(mlp, "join", alone) is not alone:
+        return mlp
     if isinstance(mlp, MixtureOfExperts) and _plain_experts(mlp.experts):
         return _Mixture(mlp) if weights == "exact" else _Int8Mixture(mlp)
     if isinstance(mlp, FeedForward):

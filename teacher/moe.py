@@ -19,6 +19,7 @@ from distill.errors import UserError, did_you_mean
 from teacher.checkpoint import stack_experts
 from teacher.config import TeacherConfig
 from teacher.kernels import grouped_mm, reference
+from teacher.parallel.joins import Join, alone
 
 # N tokens, D width, E experts, K experts a token, F expert width, G groups
 
@@ -58,13 +59,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
+        self.join: Join = alone
+        """What makes the output whole where ranks share the inner width: set by `teacher.parallel`."""
         self.gate_proj = nn.Linear(width, inner, bias=False)
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        output: Tensor = self.down_proj(F.silu(self.gate_proj(x_ND)) * self.up_proj(x_ND))
-        return output
+        return self.join(self.down_proj(F.silu(self.gate_proj(x_ND)) * self.up_proj(x_ND)))
 
 
 class Meter(Protocol):
@@ -147,11 +149,12 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: TeacherConfig, backend: Backend) -> None:
         super().__init__()
+        self.join: Join = alone
+        """As `FeedForward.join`, over routed and shared experts together."""
         self.gate = Router(config)
         self.experts = Experts(config, backend)
         self.shared_experts = FeedForward(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         weights_NK, chosen_NK = self.gate(x_ND)
-        output: Tensor = self.experts(x_ND, weights_NK, chosen_NK) + self.shared_experts(x_ND)
-        return output
+        return self.join(self.experts(x_ND, weights_NK, chosen_NK) + self.shared_experts(x_ND))

@@ -8,12 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from distill.errors import UserError
-from distill.harvest import HarvestConfig, Judged, harvest, problem_seed, sample_and_judge, to_trace
+from distill.harvest import HarvestConfig, Judged, harvest, problem_seed, sample_and_judge
 from distill.jsonl import write_jsonl
 from distill.ledger import read_ledger
 from distill.problems.families import family
 from distill.problems.stage import draw
 from distill.progress import Progress
+from distill.prompts import to_trace
 from distill.records import Completion, Params, Problem, SamplerId, Trace, Verdict
 from distill.sampling.oracle import OracleSampler
 from distill.sampling.protocols import Answered, Request

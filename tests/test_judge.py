@@ -7,11 +7,10 @@ import time
 
 import pytest
 
-from distill.harvest import to_trace
 from distill.judge import JUDGE_VERSION, Judge, JudgeError, Said
 from distill.judge.servers import Crew, Kind, LateError
 from distill.problems.families import FAMILIES, family
-from distill.prompts import join_thought
+from distill.prompts import join_thought, to_trace
 from distill.records import Completion, Params, Problem, SamplerId
 from distill.sampling.oracle import OracleSampler
 from distill.sampling.protocols import Request

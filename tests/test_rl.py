@@ -13,10 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from cli.loading import Folders
 from distill.checkpoints import read_lineage
 from distill.errors import UserError
-from distill.harvest import to_trace
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.problems.vocabulary import mini_tokenizer
 from distill.progress import Progress
+from distill.prompts import to_trace
 from distill.records import Completion, Finish, Params, Problem, SamplerId, Status, Trace, Verdict
 from distill.runs import Report
 from distill.train.curve import RlPoint

@@ -76,8 +76,12 @@ def assert_equals_forward(logits: torch.Tensor, model: DeepseekForCausalLM, ids:
     assert (logits - whole)[spoken].abs().max() <= bound * whole.abs().max()
 
 
+@pytest.mark.parametrize("folded", [0, 2**20], ids=["as it is", "folded"])
 @pytest.mark.parametrize("keys", CONFIGS.values(), ids=CONFIGS)
-def test_prefill_and_steps_equal_the_full_forward_at_every_position(keys) -> None:
+def test_prefill_and_steps_equal_the_full_forward_at_every_position(
+    keys, folded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teacher.decoder.FOLDED", folded)
     model = make(**keys)
     decoder = LatentDecoder(model)
     ids = torch.randint(64, (4, 24))

@@ -1,0 +1,86 @@
+"""`distill plan`: what the engine steps of a recipe need on given GPUs, before anything is bought or loaded."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.run_command import RecipeOption, SetOption, StepOption, load
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe, Step
+
+BANDWIDTH = 4.3
+"""TB/s an H200's memory gives to a copy; its data sheet says 4.8."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("plan")(plan)
+
+
+def plan(
+    recipe: RecipeOption,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many GPUs there are.")],
+    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0.1, help="Memory of each, in 10^9 bytes.")],
+    step: StepOption = None,
+    bandwidth: Annotated[float, typer.Option("--bandwidth", min=0.001, help="TB/s each reads.")] = BANDWIDTH,
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=1, help="Longest prompt to assume.")] = 1024,
+    set_: SetOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a model instead of text.")] = False,
+) -> None:
+    """Say what fits on given GPUs, and how fast it gets.
+
+    Of harvest (sampler engine) and bench: bytes a GPU for weights, cache and activations, context lengths with the rows
+    that fit, and a bound on tokens per second from memory bandwidth. Other stages have no estimate yet. Reads shapes
+    only: the config.json of a model's folder, or, where that is not here, the published shape of its name. What does
+    not fit is refused, with the number of GPUs that would do.
+    """
+    from distill.errors import UserError, did_you_mean
+    from distill.plan import Hardware, estimate_engine
+
+    loaded = load(recipe, set_)
+    if step is not None and step not in loaded.steps:
+        raise UserError(f"{loaded.path}: no step {step!r}{did_you_mean(step, loaded.steps)}")
+    hardware = Hardware(gpus=gpus, gpu_gb=gpu_gb, bandwidth_tbs=bandwidth)
+    chosen = [loaded.steps[step]] if step is not None else loaded.steps.values()
+    asked = [(found, model) for found in chosen for model in _models(found)]
+    if not asked:
+        where = f"[{step}] stage {loaded.steps[step].stage.name}" if step is not None else str(loaded.path)
+        raise UserError(
+            f"{where}: nothing to plan; harvest with sampler engine and bench of checkpoints have estimates"
+        )
+    for found, model in asked:
+        estimate = estimate_engine(_use(found, model, prompt_tokens), hardware, _shape(loaded, found, model))
+        typer.echo(estimate.to_json() if json_ else "\n".join(estimate.lines))
+
+
+def _models(step: "Step") -> Iterator[str]:
+    """Checkpoints a step speaks with through the engine."""
+    config: Any = step.config
+    if step.stage.name == "harvest" and config.sampler == "engine":
+        yield config.model
+    elif step.stage.name == "bench":
+        yield from config.checkpoints
+
+
+def _use(step: "Step", model: str, prompt_tokens: int) -> Any:
+    from cli.samplers import MAX_SLOTS
+    from distill.plan import Use
+    from distill.sampling.engine.prefill import PREFILL_TOKENS
+
+    config: Any = step.config
+    return Use(
+        step=step.name,
+        max_tokens=config.max_tokens,
+        prompt_tokens=prompt_tokens,
+        most_rows=MAX_SLOTS,
+        prefill_tokens=PREFILL_TOKENS,
+        cache_gb=config.cache_gb,
+    )
+
+
+def _shape(recipe: "Recipe", step: "Step", model: str) -> Any:
+    from cli.shapes import shape_on
+
+    return shape_on(recipe, step, model)

@@ -1,0 +1,61 @@
+"""Several processes of one command, started by torchrun: rank 0 runs it, the others compute for it."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from distill.errors import UserError
+from distill.recipe import Recipe
+
+
+def processes(config: Any) -> int:
+    """How many processes a step's table asks for."""
+    return max(getattr(config, "tensor_parallel", 1), getattr(config, "expert_parallel", 1))
+
+
+def expect_processes(step: str, config: Any) -> None:
+    """Raise UserError unless as many processes run as the step's table asks for."""
+    wanted, running = processes(config), int(os.environ.get("WORLD_SIZE", "1"))
+    if wanted != running:
+        start = f"torchrun --nproc-per-node {wanted} -m cli.main" if wanted > 1 else "distill"
+        raise UserError(
+            f"[{step}] tensor_parallel, expert_parallel: need {wanted} processes, this run has {running}; "
+            f"start this step alone as `{start} STAGE --recipe R --step {step}`"
+        )
+
+
+@contextmanager
+def joined(recipe: Recipe, names: Sequence[str]) -> Iterator[bool]:
+    """True where the steps are to be run. On other ranks they are over when this begins, and it is False.
+
+    Raises UserError on rank 0 when a step wants another number of processes than torchrun started; other
+    ranks exit with the same code and say nothing.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield True
+        return
+    try:
+        for name in names:
+            expect_processes(name, recipe.steps[name].config)
+    except UserError:
+        if rank:
+            sys.exit(2)
+        raise
+    from teacher.parallel.joins import leave, start
+    from teacher.parallel.lead import dismiss, follow
+
+    start(rank, world)
+    try:
+        if rank:
+            follow(rank)
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            dismiss()
+    finally:
+        leave()

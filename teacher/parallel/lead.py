@@ -1,0 +1,148 @@
+"""One rank leads, the others follow: the leader runs the stage and calls, all ranks compute.
+
+Rank 0 alone reads recipes, judges, writes and decides what is sampled next. Before it calls its decoder
+or model it tells the others what it is about to call; they make the same call on their part and meet it
+in the sums. So nothing outside this file has to run in lockstep, and a harvest resumes as in one process.
+Messages are pickled between processes of one run; they come from no file. A few hundred microseconds a
+step on a CPU (docs/parallel.md); steps are not overlapped with messages.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from distill.errors import UserError
+from distill.progress import Progress
+from distill.sampling.protocols import Decoder, LoadedModel
+from teacher.decoder import LatentDecoder
+from teacher.loader import with_tokenizer
+from teacher.model import DeepseekForCausalLM
+from teacher.parallel.joins import groups_of
+from teacher.parallel.layout import Layout
+from teacher.parallel.loading import load_share
+
+logger = logging.getLogger(__name__)
+
+LOAD, FORWARD, END = "load", "forward", "end"
+"""Messages that are no method of a decoder."""
+
+
+def open_teacher(
+    folder: Path, tensor: int, expert: int, *, dtype: str, device: str, progress: Progress | None = None
+) -> tuple[LoadedModel, Decoder]:
+    """On the leader: load a folder over all ranks. Raises UserError where any rank could not load its part.
+
+    Calling the model, or a method of the decoder, computes on all ranks.
+    """
+    layout = Layout(tensor, expert, 0)
+    _tell(LOAD, folder, tensor, expert, dtype, device)
+    model = _load_together(folder, layout, dtype, device, progress)
+    loaded = with_tokenizer(model, folder)
+    if layout.world > 1:
+        model.register_forward_pre_hook(_tell_forward, with_kwargs=True)
+    return loaded, cast(Decoder, LeadDecoder(LatentDecoder(model)))
+
+
+def dismiss() -> None:
+    """On the leader: let the others end."""
+    _tell(END)
+
+
+def follow(rank: int) -> None:
+    """On every other rank: compute what the leader calls until it dismisses."""
+    model: DeepseekForCausalLM | None = None
+    decoder: LatentDecoder | None = None
+    while True:
+        name, arguments, keywords = _hear()
+        if name == END:
+            return
+        try:
+            if name == LOAD:
+                folder, tensor, expert, dtype, device = arguments
+                model = _load_together(folder, Layout(tensor, expert, rank), dtype, device)
+                decoder = LatentDecoder(model)
+            elif name == FORWARD:
+                assert model is not None
+                with torch.inference_mode():
+                    model(
+                        *_placed(arguments, model),
+                        **dict(zip(keywords, _placed(tuple(keywords.values()), model), strict=True)),
+                    )
+            else:
+                assert model is not None
+                getattr(decoder, name)(*_placed(arguments, model), **keywords)
+        except UserError as error:  # the leader refuses the same call with the same words, and says them
+            logger.info("rank %d: %s", rank, error)
+
+
+class LeadDecoder:
+    """A decoder whose every method runs on all ranks; attributes are the leader's own."""
+
+    def __init__(self, decoder: LatentDecoder) -> None:
+        self._decoder = decoder
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._decoder, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            _tell(name, *arguments, **keywords)
+            return found(*arguments, **keywords)
+
+        return call
+
+
+def _load_together(
+    folder: Path, layout: Layout, dtype: str, device: str, progress: Progress | None = None
+) -> DeepseekForCausalLM:
+    """Load this rank's part; UserError on every rank when one fails, in that rank's words."""
+    groups = groups_of(layout)
+    where = device if device == "cpu" else f"{device}:{layout.rank % torch.cuda.device_count()}"
+    if where != "cpu":
+        torch.cuda.set_device(where)
+    model, failure = None, ""
+    try:
+        model = load_share(folder, groups, dtype=dtype, device=where, progress=progress)
+    except UserError as error:
+        failure = str(error)
+    failures = [failure]
+    if layout.world > 1:
+        failures = ["" for _ in range(layout.world)]
+        dist.all_gather_object(failures, failure)
+    if any(failures):
+        raise UserError(next(filter(None, failures)))
+    assert model is not None
+    return model
+
+
+def _tell_forward(model: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+    _tell(FORWARD, *arguments, **keywords)
+
+
+def _tell(name: str, *arguments: Any, **keywords: Any) -> None:
+    if dist.is_initialized():
+        message = [(name, tuple(map(_portable, arguments)), {key: _portable(value) for key, value in keywords.items()})]
+        dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+
+
+def _hear() -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    message: list[Any] = [None]
+    dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+    heard: tuple[str, tuple[Any, ...], dict[str, Any]] = message[0]
+    return heard
+
+
+def _portable(value: Any) -> Any:
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _placed(values: tuple[Any, ...], model: DeepseekForCausalLM) -> tuple[Any, ...]:
+    """Tensors on this rank's device."""
+    device = next(model.parameters()).device
+    return tuple(value.to(device) if isinstance(value, Tensor) else value for value in values)
