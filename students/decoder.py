@@ -9,6 +9,7 @@ value head, each block a run of `block_size` tokens in its plane. Layers that ar
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from distill.errors import UserError
 from distill.sampling.int8 import Int8Map, Weights
 from distill.sampling.pages import plan_pieces, plan_step
+from distill.sampling.product import apply, product
 
 # B rows, T prompt width, N tokens of a call, D width, H query heads, G key-value heads, P = 2G planes,
 # d head width, L cached tokens read, R rows read together, K blocks of such a row, V vocabulary
@@ -199,7 +201,7 @@ class KVDecoder:
         return weight * (x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
-        logits_BV: Tensor = self.head(self._norm(hidden_BD, self.norm_D))
+        logits_BV = apply(self.head, self._norm(hidden_BD, self.norm_D))
         return logits_BV.float()
 
 
@@ -236,7 +238,7 @@ def _block(layer: nn.Module, weights: Weights) -> Block:
 def _together(weights: Weights, *layers: nn.Module) -> Map:
     """Several projections of one input as one: fused when all are plain, else side by side."""
     if weights == "exact" and len(layers) == 1:
-        return layers[0]
+        return partial(apply, layers[0])
     plain = [layer for layer in layers if type(layer) is nn.Linear]
     if len(plain) < len(layers):
         return lambda x_ND: torch.cat([layer(x_ND) for layer in layers], dim=-1)
@@ -245,4 +247,4 @@ def _together(weights: Weights, *layers: nn.Module) -> Map:
     bias = torch.cat(biases) if biases else None
     if weights == "int8":
         return Int8Map(weight, bias)
-    return lambda x_ND: functional.linear(x_ND, weight, bias)
+    return lambda x_ND: product(x_ND, weight, bias)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distill.errors import UserError
 from distill.sampling.int8 import Weights
 from distill.sampling.pages import Pieces, Step, plan_pieces, plan_step
+from distill.sampling.product import apply, product
 from teacher.attention import LatentAttention
 from teacher.feed import feed
 from teacher.layer import DecoderLayer
@@ -82,7 +83,7 @@ class LatentDecoder:
             reader = _PieceReader(plan, ids_BT.shape, self.block_size)
             x_ND = body.embed_tokens(ids_BT.flatten().index_select(0, plan.real_N))
             hidden_ND = self._absorbed(x_ND, plan.positions_N, reader)
-        logits: Tensor = self.model.lm_head(hidden_ND.index_select(0, plan.last_B))
+        logits = apply(self.model.lm_head, hidden_ND.index_select(0, plan.last_B))
         return logits.float()
 
     def _begin(self, ids_BT: Tensor, lengths_B: Tensor, plan: Pieces) -> Tensor:
@@ -102,7 +103,7 @@ class LatentDecoder:
         plan = plan_step(positions_B, tables_BM, self.block_size, self.cache.dtype, self._layer_bytes())
         x_BD = self.model.model.embed_tokens(ids_B.index_select(0, plan.order_B))
         hidden_BD = self._absorbed(x_BD, plan.positions_B, _StepReader(plan, self.block_size))
-        logits: Tensor = self.model.lm_head(hidden_BD).float()
+        logits = apply(self.model.lm_head, hidden_BD).float()
         return plan.in_call_order(logits)
 
     def _absorbed(self, x_ND: Tensor, positions_N: Tensor, reader: "_Reader") -> Tensor:
@@ -222,13 +223,13 @@ class _FoldedLayer(_Layer):
 
     def project(self, x_BD: Tensor) -> Tensor:
         if not self.q_lora:
-            return F.linear(x_BD, self.query_in, self.bias)
+            return product(x_BD, self.query_in, self.bias)
         attention = self.module.self_attn
-        query = F.linear(attention.q_a_layernorm(attention.q_a_proj(x_BD)), self.query_in)
+        query = product(attention.q_a_layernorm(attention.q_a_proj(x_BD)), self.query_in)
         return torch.cat((query, attention.kv_a_proj_with_mqa(x_BD)), dim=-1)
 
     def speak(self, read_BHC: Tensor) -> Tensor:
-        return F.linear(read_BHC.flatten(1), self.output, self.module.self_attn.o_proj.bias)
+        return product(read_BHC.flatten(1), self.output, self.module.self_attn.o_proj.bias)
 
 
 class _WideLayer(_Layer):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.sampling.int8 import Int8Map, Weights
+from distill.sampling.product import product
 from teacher.moe import Experts, FeedForward, MixtureOfExperts
 from teacher.parallel.joins import alone
 
@@ -49,8 +50,8 @@ def _dense(mlp: FeedForward, weights: Weights) -> Map:
         return _int8_dense(gate_up_XD, down_DF)
 
     def run(x_ND: Tensor) -> Tensor:
-        gate_NF, up_NF = F.linear(x_ND, gate_up_XD).chunk(2, dim=-1)
-        return F.linear(F.silu(gate_NF).mul_(up_NF), down_DF)
+        gate_NF, up_NF = product(x_ND, gate_up_XD).chunk(2, dim=-1)
+        return product(F.silu(gate_NF).mul_(up_NF), down_DF)
 
     return run
 
@@ -88,8 +89,8 @@ class _Mixture:
     def _one(self, x_1D: Tensor, weights_1K: Tensor, chosen_1K: Tensor) -> Tensor:
         said = []
         for expert in chosen_1K[0].tolist():
-            gate_1F, up_1F = F.linear(x_1D, self.gate_up_of[expert]).chunk(2, dim=-1)
-            said.append(F.linear(F.silu(gate_1F).mul_(up_1F), self.down_of[expert]))
+            gate_1F, up_1F = product(x_1D, self.gate_up_of[expert]).chunk(2, dim=-1)
+            said.append(product(F.silu(gate_1F).mul_(up_1F), self.down_of[expert]))
         return weights_1K.to(x_1D.dtype) @ torch.cat(said)
 
     def _many(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ torch's int8 product is slow in float32 (25 times at 32 rows), so it serves bflo
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from distill.sampling.product import product
 
 # N rows, X output channels, Y input channels
 
@@ -36,5 +37,5 @@ class Int8Map:
         if x_NY.dtype == torch.bfloat16 and len(x_NY) <= FEW_ROWS and x_NY.device.type == "cpu":
             output_NX = torch._weight_int8pack_mm(x_NY.contiguous(), self.weight_XY, self.scale_X)
         else:
-            output_NX = F.linear(x_NY, self.weight_XY.to(x_NY.dtype)).mul_(self.scale_X)
+            output_NX = product(x_NY, self.weight_XY.to(x_NY.dtype)).mul_(self.scale_X)
         return output_NX if self.bias_X is None else output_NX.add_(self.bias_X)

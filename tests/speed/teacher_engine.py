@@ -3,8 +3,9 @@
 `python -m tests.speed.teacher_engine` prints CSV; names after it run only the cases that contain
 one. Two random models: A (256 wide, 4 layers, 16 experts of which 4, 7.7M parameters) and C (512
 wide, 8 layers, 64 experts of which 8, 183M). Both sides say the same greedy tokens first, else
-nothing is timed; in bfloat16 two right programs part ways, so there the share of equal tokens is a
-column. Process time, prefill included, best of `REPEATS`, the sides taking turns. transformers runs sdpa attention
+nothing is timed; in bfloat16 two right programs part ways and int8 weights are lossy, so the share of equal
+tokens is a column. Process time, prefill included, best of `REPEATS`, the sides taking turns. transformers runs
+sdpa attention
 and grouped_mm experts; `generate, one prefill` is generate over a cache that was filled once and
 repeated for all samples. Ends never come.
 """
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, DynamicCache, GenerationConfig
@@ -43,7 +44,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     once: bool = False
     """transformers prefills the prompt once, too."""
-    weights: str = "exact"
+    weights: Literal["exact", "int8"] = "exact"
     """Of our side."""
 
     @property
@@ -66,6 +67,9 @@ CASES = (
     Case("C", 32, 256, 12, samples=32),
     Case("C", 1, 128, 16),
     Case("C", 8, 128, 16),
+    Case("A", 1, 128, 64, weights="int8"),
+    Case("C", 1, 128, 16, weights="int8"),
+    Case("C", 8, 128, 16, weights="int8"),
 )
 
 
@@ -85,7 +89,9 @@ def report(case: Case) -> None:
     """Check that both sides say the same, time them in turns, print a row."""
     ours, theirs = models(case)
     ids = torch.randint(3, VOCABULARY, (case.rows // case.samples, case.prompt))
-    engine = Engine(LatentDecoder(ours), Chat(mini_tokenizer()), slots=case.rows, capacity=case.prompt + case.new)
+    engine = Engine(
+        LatentDecoder(ours, case.weights), Chat(mini_tokenizer()), slots=case.rows, capacity=case.prompt + case.new
+    )
     engine.rows.is_end.zero_()
 
     def mine(warm: bool) -> list[list[int]]:
