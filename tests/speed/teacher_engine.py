@@ -2,11 +2,10 @@
 
 `python -m tests.speed.teacher_engine` prints CSV; names after it run only the cases that contain
 one. Two random models: A (256 wide, 4 layers, 16 experts of which 4, 7.7M parameters) and C (512
-wide, 8 layers, 64 experts of which 8, 183M). Both sides say the same greedy tokens first, else
+wide, 8 layers, 64 experts of which 8, 191M). Both sides say the same greedy tokens first, else
 nothing is timed; in bfloat16 two right programs part ways and int8 weights are lossy, so the share of equal
 tokens is a column. Process time, prefill included, best of `REPEATS`, the sides taking turns. transformers runs
-sdpa attention
-and grouped_mm experts; `generate, one prefill` is generate over a cache that was filled once and
+sdpa attention and grouped_mm experts; `generate, one prefill` is generate over a cache that was filled once and
 repeated for all samples. Ends never come.
 """
 
