@@ -9,6 +9,7 @@ published widths costs three times the attention of expanding. Rows may stand at
 positions.
 """
 
+from abc import ABC, abstractmethod
 from itertools import islice
 from typing import cast
 
@@ -180,7 +181,7 @@ FOLDED = 2**20
 keep 2.4 times the query's weights and 3.5 times the output's (computed), in bfloat16 where those may be FP8."""
 
 
-class _Layer:
+class _Layer(ABC):
     """One layer as a step runs it."""
 
     def __init__(self, module: DecoderLayer, weights: Weights) -> None:
@@ -198,13 +199,13 @@ class _Layer:
         x_BD = x_BD + attention.join(self.speak(read_BHC))
         return x_BD.add_(self.feed(module.post_attention_layernorm(x_BD)))
 
+    @abstractmethod
     def project(self, x_BD: Tensor) -> Tensor:
         """(B, (H + 1) * W): absorbed queries, then latent and shared key, not yet rotated or normed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def speak(self, read_BHC: Tensor) -> Tensor:
         """What the heads read, (B, H, C), as this rank's part of the output (B, D)."""
-        raise NotImplementedError
 
 
 class _FoldedLayer(_Layer):
