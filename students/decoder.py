@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from distill.errors import UserError
 from distill.sampling.int8 import Int8Map, Weights
-from distill.sampling.pages import plan_pieces, plan_step
+from distill.sampling.pages import Workspace, plan_pieces, plan_step
 from distill.sampling.product import apply, product
 
 # B rows, T prompt width, N tokens of a call, D width, H query heads, G key-value heads, P = 2G planes,
@@ -61,6 +61,7 @@ class KVDecoder:
         self.eps: float = config.rms_norm_eps
         self.vocab_size: int = config.vocab_size
         self.block_size = 0
+        self.workspace = Workspace()
         self.scale: float = self.head_width**-0.5
         self.refresh()
 
@@ -165,7 +166,7 @@ class KVDecoder:
 
     def _read(self, index: int, blocks: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values (R*G, L, d) side by side."""
-        rows = self.cache[index].flatten(0, 1).index_select(0, blocks.flatten())
+        rows = self.workspace.gather(self.cache[index].flatten(0, 1), blocks.flatten())
         keys, values = rows.view(2, len(blocks) // 2, -1, self.head_width)[:, :, :length]
         return keys, values
 

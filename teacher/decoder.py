@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from distill.errors import UserError
 from distill.sampling.int8 import Weights
-from distill.sampling.pages import Pieces, Step, plan_pieces, plan_step
+from distill.sampling.pages import Pieces, Step, Workspace, plan_pieces, plan_step
 from distill.sampling.product import apply, product
 from teacher.attention import LatentAttention
 from teacher.feed import feed
@@ -42,6 +42,7 @@ class LatentDecoder:
         self.vocab_size: int = model.config.vocab_size
         self.width: int = model.config.kv_lora_rank + model.config.qk_rope_head_dim
         self.block_size = 0
+        self.workspace = Workspace()
         self.refresh()
 
     @property
@@ -81,7 +82,7 @@ class LatentDecoder:
         if begins:
             hidden_ND = self._begin(ids_BT, lengths_B, plan)
         else:
-            reader = _PieceReader(plan, ids_BT.shape, self.block_size)
+            reader = _PieceReader(plan, ids_BT.shape, self.block_size, self.workspace)
             x_ND = body.embed_tokens(ids_BT.flatten().index_select(0, plan.real_N))
             hidden_ND = self._absorbed(x_ND, plan.positions_N, reader)
         logits = apply(self.model.lm_head, hidden_ND.index_select(0, plan.last_B))
@@ -103,7 +104,7 @@ class LatentDecoder:
         """Append one token a row at its position; logits (B, V)."""
         plan = plan_step(positions_B, tables_BM, self.block_size, self.cache.dtype, self._layer_bytes())
         x_BD = self.model.model.embed_tokens(ids_B.index_select(0, plan.order_B))
-        hidden_BD = self._absorbed(x_BD, plan.positions_B, _StepReader(plan, self.block_size))
+        hidden_BD = self._absorbed(x_BD, plan.positions_B, _StepReader(plan, self.block_size, self.workspace))
         logits = apply(self.model.lm_head, hidden_BD).float()
         return plan.in_call_order(logits)
 
@@ -126,8 +127,8 @@ class LatentDecoder:
 class _StepReader:
     """Attention of one token a row over the row's blocks, rows of like length together."""
 
-    def __init__(self, plan: Step, block_size: int) -> None:
-        self.plan, self.block_size = plan, block_size
+    def __init__(self, plan: Step, block_size: int, workspace: Workspace) -> None:
+        self.plan, self.block_size, self.workspace = plan, block_size, workspace
 
     def write(self, cache_SW: Tensor, latent_BW: Tensor) -> None:
         """Put each row's latent at its place."""
@@ -137,7 +138,7 @@ class _StepReader:
         """The mix of latents each head reads: (B, H, C)."""
         mixed = []
         for part in self.plan.parts:
-            key_RLW = _gather(cache_SW, part.blocks_RK, self.block_size)[:, : part.length]
+            key_RLW = _gather(self.workspace, cache_SW, part.blocks_RK, self.block_size)[:, : part.length]
             weights_RHL = torch.baddbmm(part.mask_R1L, query_BHW[part.rows], key_RLW.transpose(1, 2)).softmax(-1)
             mixed.append(torch.bmm(weights_RHL, key_RLW[..., :latent_width]))
         return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
@@ -146,8 +147,8 @@ class _StepReader:
 class _PieceReader:
     """Attention of pieces of prompts over what their rows hold, the pieces included."""
 
-    def __init__(self, plan: Pieces, shape: torch.Size, block_size: int) -> None:
-        self.plan, self.shape, self.block_size = plan, shape, block_size
+    def __init__(self, plan: Pieces, shape: torch.Size, block_size: int, workspace: Workspace) -> None:
+        self.plan, self.shape, self.block_size, self.workspace = plan, shape, block_size, workspace
 
     def write(self, cache_SW: Tensor, latent_NW: Tensor) -> None:
         """Put each token's latent at its place."""
@@ -157,7 +158,7 @@ class _PieceReader:
         """The mix of latents each head reads: (N, H, C)."""
         grid = query_NHW.new_zeros(self.shape.numel(), *query_NHW.shape[1:])
         query_BHTW = grid.index_copy_(0, self.plan.real_N, query_NHW).unflatten(0, self.shape).transpose(1, 2)
-        key_BLW = _gather(cache_SW, self.plan.blocks_BK, self.block_size)[:, : self.plan.length]
+        key_BLW = _gather(self.workspace, cache_SW, self.plan.blocks_BK, self.block_size)[:, : self.plan.length]
         key_BHLW = key_BLW[:, None].expand(-1, query_NHW.shape[1], -1, -1)
         # Keys serve as values too, their rotated columns dropped afterwards: of equal widths the fused kernel runs.
         mixed_BHTW = F.scaled_dot_product_attention(
@@ -170,10 +171,10 @@ class _PieceReader:
 _Reader = _StepReader | _PieceReader
 
 
-def _gather(cache_SW: Tensor, blocks_RK: Tensor, block_size: int) -> Tensor:
+def _gather(workspace: Workspace, cache_SW: Tensor, blocks_RK: Tensor, block_size: int) -> Tensor:
     """Blocks side by side: (R, K * block_size, W)."""
     blocks_SX = cache_SW.view(-1, block_size * cache_SW.shape[-1])
-    return blocks_SX.index_select(0, blocks_RK.flatten()).view(len(blocks_RK), -1, cache_SW.shape[-1])
+    return workspace.gather(blocks_SX, blocks_RK.flatten()).view(len(blocks_RK), -1, cache_SW.shape[-1])
 
 
 FOLDED = 2**20

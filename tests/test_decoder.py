@@ -168,6 +168,16 @@ def test_rows_more_than_are_read_together_and_blocks_of_any_size(block: int) -> 
     assert_near(logits, whole[rows, lengths], whole)
 
 
+def test_a_decoder_that_ran_in_inference_mode_runs_outside_it_too() -> None:
+    """The engine steps in inference mode; memory kept from there must stay writable."""
+    decoder = KVDecoder(toy(SHAPES["llama"]))
+    tables = cache(decoder, 1, 16)
+    begin(decoder, *padded([PROMPTS[0]]), tables)
+    with torch.inference_mode():
+        inside = decoder.step(torch.tensor([9]), torch.tensor([5]), tables)
+    torch.testing.assert_close(decoder.step(torch.tensor([9]), torch.tensor([5]), tables), inside, rtol=0, atol=0)
+
+
 def test_what_a_block_held_before_is_never_seen() -> None:
     model = toy(SHAPES["qwen2 biases"])
     used, fresh = KVDecoder(model), KVDecoder(model)

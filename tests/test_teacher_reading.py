@@ -287,7 +287,8 @@ def test_reading_and_converting_need_little_beside_the_model(folder, tmp_path):
     script = [sys.executable, "-c", MEASURED, folder, tmp_path / "large", tmp_path / "out"]
     done = subprocess.run(script, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
     (model, reading), (_, converting) = (map(int, line.split()) for line in done.stdout.splitlines()[-2:])
-    embedding = LARGE["vocab_size"] * LARGE["hidden_size"] * 4  # the largest tensor on disk, made wide
+    # The largest tensor on disk made wide, and half as much for what the allocator has not handed back.
+    room = 1.5 * LARGE["vocab_size"] * LARGE["hidden_size"] * 4
     assert model > 140e6
-    assert reading < embedding, f"{reading:,} bytes beside a model of {model:,}"
-    assert converting < embedding, f"{converting:,} bytes for a file of {model:,}"
+    assert reading < room, f"{reading:,} bytes beside a model of {model:,}"
+    assert converting < room, f"{converting:,} bytes for a file of {model:,}"

@@ -127,6 +127,22 @@ def plan_pieces(
     )
 
 
+class Workspace:
+    """Memory that blocks are copied into, kept from call to call: fresh pages would cost more than the copy."""
+
+    def __init__(self) -> None:
+        self.buffer = torch.empty(0)
+
+    def gather(self, blocks_SX: Tensor, which_N: Tensor) -> Tensor:
+        """Rows of a cache of blocks side by side, (N, X); what the last call returned is overwritten."""
+        needed = len(which_N) * blocks_SX.shape[1]
+        if self.buffer.numel() < needed or self.buffer.dtype != blocks_SX.dtype:
+            with torch.inference_mode(False):  # else it could not be written outside inference mode later
+                self.buffer = torch.empty(needed, dtype=blocks_SX.dtype, device=blocks_SX.device)
+        out_NX = self.buffer[:needed].view(len(which_N), -1)
+        return torch.index_select(blocks_SX, 0, which_N, out=out_NX)
+
+
 def places(tables_BM: Tensor, positions_BX: Tensor, block_size: int) -> Tensor:
     """Token places in the cache of each row's positions, (B, X)."""
     return tables_BM.gather(1, positions_BX // block_size) * block_size + positions_BX % block_size

@@ -27,6 +27,7 @@ from teacher.decoder import LatentDecoder
 from teacher.model import DeepseekForCausalLM
 
 REPEATS, VOCABULARY = 3, 2048
+WEIGHTS: tuple[Literal["exact", "int8"], ...] = ("exact", "int8")
 SIZES = {"A": (256, 4, 16, 4, 4), "C": (512, 8, 64, 8, 8)}
 """Width, layers, experts, experts a token, heads."""
 
@@ -69,6 +70,7 @@ CASES = (
     Case("A", 1, 128, 64, weights="int8"),
     Case("C", 1, 128, 16, weights="int8"),
     Case("C", 8, 128, 16, weights="int8"),
+    *(Case("C", rows, 128, 16, dtype=torch.bfloat16, weights=weights) for rows in (1, 8) for weights in WEIGHTS),
 )
 
 
