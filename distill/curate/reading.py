@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -122,7 +123,7 @@ class Reader:
             )
         self._seen.clear()
         rows = self._reading.rows
-        rows.sort(key=lambda row: (row.problem, row.round, row.sample_index, row.trace_id))
+        as_asked(rows)
         _count_attempts(rows, len(self.questions))
         return self._reading
 
@@ -168,6 +169,12 @@ class Reader:
                 if finding is not None:
                     said[seen.row.trace_id] = filter_.name, finding
                     return
+
+
+def as_asked(rows: list[Row]) -> None:
+    """Sort by problem, round, sample and id, one after another from the last: no key is made for a row."""
+    for name in ("trace_id", "sample_index", "round", "problem"):
+        rows.sort(key=attrgetter(name))
 
 
 def digest(prompt: str, text: str) -> int:

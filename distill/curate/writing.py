@@ -13,7 +13,7 @@ from typing import Any
 from distill.curate.config import CurateConfig
 from distill.curate.curriculum import order_file, ordered
 from distill.curate.questions import Questions
-from distill.curate.reading import Spoken
+from distill.curate.reading import Spoken, as_asked
 from distill.curate.row import Row
 from distill.harvest import TRACES
 from distill.jsonl import writing_jsonl
@@ -80,7 +80,8 @@ def write_examples(out: Path, rows: Sequence[Row], texts: Texts, progress: Progr
 
 def write_orders(out: Path, rows: Sequence[Row], config: CurateConfig, seed: int) -> None:
     """For each further order a file of numbers: line k says which row of the examples comes as number k."""
-    stand = sorted(rows, key=lambda row: (row.problem, row.round, row.sample_index, row.trace_id))
+    stand = list(rows)
+    as_asked(stand)
     for order in config.orders:
         places = (row.order for row in ordered(stand, order, config.first, seed))
         write_durably(out / order_file(order), "".join(f"{place}\n" for place in places))
