@@ -17,15 +17,35 @@ class Folders:
         self.progress = progress
 
     def load(
-        self, folder: Path, *, dtype: str = "float32", device: str = "cpu", backends: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        backends: Mapping[str, str] | None = None,
+        expert_parallel: int = 1,
     ) -> LoadedModel:
-        """Model and tokenizer of a folder; UserError naming what is wrong with it, or with the choice of backends."""
+        """Model and tokenizer of a folder; UserError naming what is wrong with it, or with the choice of backends.
+
+        With `expert_parallel` above 1, on each of so many processes: this one's share, for training.
+        """
         from students.loader import load_student
         from teacher.loader import is_teacher, load_teacher
 
         config = read_config(folder)
         if is_teacher(config):
+            if expert_parallel > 1:
+                from teacher.parallel.training import load_sharing
+
+                return load_sharing(
+                    folder, expert_parallel, dtype=dtype, device=device, progress=self.progress, backends=backends or {}
+                )
             return load_teacher(folder, dtype=dtype, device=device, progress=self.progress, **(backends or {}))
+        if expert_parallel > 1:
+            raise UserError(
+                f"{folder}: expert_parallel = {expert_parallel} is for teachers; model_type {config['model_type']} has "
+                "no routed experts: set it to 1 and start without torchrun"
+            )
         for key, name in (backends or {}).items():
             raise UserError(
                 f"{folder}: {key} = {name!r} is a teacher's choice; model_type {config['model_type']} has none"

@@ -18,12 +18,16 @@ def processes(config: Any) -> int:
 def expect_processes(step: str, config: Any) -> None:
     """Raise UserError unless as many processes run as the step's table asks for."""
     wanted, running = processes(config), int(os.environ.get("WORLD_SIZE", "1"))
-    if wanted != running:
-        start = f"torchrun --nproc-per-node {wanted} -m cli.main" if wanted > 1 else "distill"
-        raise UserError(
-            f"[{step}] tensor_parallel, expert_parallel: need {wanted} processes, this run has {running}; "
-            f"start this step alone as `{start} STAGE --recipe R --step {step}`"
-        )
+    if wanted == running:
+        return
+    keys = ", ".join(key for key in ("tensor_parallel", "expert_parallel") if hasattr(config, key))
+    start = f"torchrun --nproc-per-node {wanted} -m cli.main" if wanted > 1 else "distill"
+    alone = f"start this step alone as `{start} STAGE --recipe R --step {step}`"
+    if not keys:
+        raise UserError(f"[{step}] its stage runs in one process, this run has {running}; {alone}, without torchrun")
+    raise UserError(
+        f"[{step}] {keys}: need{'' if ',' in keys else 's'} {wanted} processes, this run has {running}; {alone}"
+    )
 
 
 @contextmanager
@@ -44,7 +48,7 @@ def joined(recipe: Recipe, names: Sequence[str]) -> Iterator[bool]:
         if rank:
             sys.exit(2)
         raise
-    from teacher.parallel.joins import leave, start
+    from teacher.parallel.joins import is_parting, leave, start
     from teacher.parallel.lead import dismiss, follow
 
     start(rank, world)
@@ -57,5 +61,11 @@ def joined(recipe: Recipe, names: Sequence[str]) -> Iterator[bool]:
             yield True
         finally:
             dismiss()
+    except Exception as error:
+        if not is_parting(error):
+            raise
+        if rank > 1:  # one of the first two is left to say it
+            sys.exit(2)
+        raise UserError(f"rank {rank}: another process of this run is gone; start the same command again") from error
     finally:
         leave()

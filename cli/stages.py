@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.loading import Folders
+from cli.ranks import expect_processes
 from cli.samplers import engine_sampler, harvest_sampler, tokenizer_named
 from distill.curate.config import CurateConfig
 from distill.curate.stage import curate
@@ -12,6 +13,7 @@ from distill.harvest import HarvestConfig, harvest
 from distill.judge import JUDGE_VERSION, Judge
 from distill.problems.benchmarks import benchmark_files
 from distill.problems.stage import ProblemsConfig, problems
+from distill.progress import Mode, Progress
 from distill.prompts import Chat
 from distill.recipe import Stage, StepContext
 from distill.runs import Report
@@ -89,8 +91,22 @@ def _import_files(config: StudentImportConfig, data: Path) -> Iterable[Path]:
 
 
 def _sft(c: StepContext) -> Report:
-    loader = Folders(c.progress)
-    return sft(c.path("data"), c.path("model"), c.out, c.config, loader=loader, seed=c.seed, progress=c.progress)
+    expect_processes(c.step, c.config)
+    data, model = c.path("data"), c.path("model")
+    if c.config.expert_parallel == 1:
+        loader = Folders(c.progress)
+        return sft(data, model, c.out, c.config, loader=loader, seed=c.seed, progress=c.progress)
+    from teacher.parallel.lead import together
+
+    return together(_sft_share, data, model, c.out, c.config, c.seed, c.progress.mode)
+
+
+def _sft_share(data: Path, model: Path, out: Path, config: SftConfig, seed: int, mode: Mode) -> Report:
+    """`sft` on each of several processes; the first alone tells of its progress."""
+    from teacher.parallel.joins import agreed, leads
+
+    progress = Progress(mode if leads() else "quiet")
+    return sft(data, model, out, config, loader=Folders(progress), seed=seed, progress=progress, agree=agreed)
 
 
 def _rl(c: StepContext) -> Report:

@@ -4,6 +4,7 @@ Opens nothing by itself: it says what a folder is, fingerprints it, and writes o
 """
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,14 @@ def read_lineage(folder: Path) -> Lineage | None:
         raise UserError(f"{path}: not a lineage ({reason(error)})") from error
 
 
-def save_checkpoint(model: Any, tokenizer: Any, folder: Path, lineage: Lineage) -> None:
-    """Write model, tokenizer and lineage into an existing folder."""
+def save_checkpoint(
+    model: Any, tokenizer: Any, folder: Path, lineage: Lineage, state: Mapping[str, Any] | None = None
+) -> None:
+    """Write model, tokenizer and lineage into an existing folder. `state`: the whole model's where this is a part."""
     from safetensors import SafetensorError
 
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state)
     except SafetensorError as error:
         if f"os error {errno.ENOSPC}" not in str(error):
             raise

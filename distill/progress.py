@@ -87,12 +87,16 @@ class _RichTask(Task):
         self.bars.update(self.id, completed=self.done, facts=f"{shown}  {self.facts}")
 
 
+Mode = Literal["auto", "bars", "plain", "quiet"]
+"""How progress is told; `auto` becomes bars on a terminal and plain lines elsewhere."""
+
+
 class Progress:
     """Where a stage says how far it is. `quiet` says nothing but errors."""
 
-    def __init__(self, mode: Literal["auto", "plain", "quiet"] = "auto") -> None:
+    def __init__(self, mode: Mode = "auto") -> None:
         terminal = sys.stderr.isatty()
-        self.mode = ("bars" if terminal else "plain") if mode == "auto" else mode
+        self.mode: Mode = ("bars" if terminal else "plain") if mode == "auto" else mode
         self.console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:

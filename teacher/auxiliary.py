@@ -14,6 +14,7 @@ from torch import Tensor
 from teacher.balance import LoadMeter
 from teacher.moe import Router
 from teacher.mtp import FurtherToken, further_loss, further_states
+from teacher.parallel.joins import Join, alone
 from teacher.rows import Rows
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Auxiliary:
     def __init__(self, model: "DeepseekForCausalLM") -> None:
         self.model = model
         self.meter: LoadMeter | None = None
+        self.join: Join = alone
+        """Adds up over ranks that share the experts: set by `teacher.parallel.training`."""
         self.keeps_pass = False
         self.last: Pass | None = None
 
@@ -60,7 +63,7 @@ class Auxiliary:
             for module in block.modules()
             if isinstance(module, Router) and (further or layer < self.model.config.num_hidden_layers)
         }
-        self.meter = LoadMeter(routers, losses=balance)
+        self.meter = LoadMeter(routers, losses=balance, join=self.join)
         self.keeps_pass = further
 
     def balance_sum(self) -> Tensor:

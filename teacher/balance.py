@@ -3,7 +3,7 @@
 DeepSeek-V3 (arXiv 2412.19437, section 2.1.2): after a step the bias of every expert moves by
 gamma towards the mean load (algorithm 1 of arXiv 2408.15664), and a loss of weight alpha
 keeps single sequences from extremes (eqs. 17-20). Both only look at what the routers did.
-One process: counts are not summed over ranks.
+Where ranks share the experts, `join` adds up their counts first: every rank moves its copy of a bias alike.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from teacher.moe import Router
+from teacher.parallel.joins import Join, alone
 from teacher.rows import Rows
 
 # N tokens, S sequences, E experts, K experts a token
@@ -21,9 +22,9 @@ from teacher.rows import Rows
 class LoadMeter:
     """What the routers of one model report. Routers see it through their `meter`; keys are layer numbers."""
 
-    def __init__(self, routers: Mapping[int, Router], *, losses: bool) -> None:
-        """`losses`: keep the balance loss of every pass until it is taken."""
-        self.routers = dict(routers)
+    def __init__(self, routers: Mapping[int, Router], *, losses: bool, join: Join = alone) -> None:
+        """`losses`: keep the balance loss of every pass until it is taken. `join`: adds up over ranks, in place."""
+        self.routers, self.join = dict(routers), join
         self.keeps_losses = losses
         self.kept: list[tuple[Tensor, Tensor, Rows]] = []
         self.rows: Rows | None = None
@@ -71,7 +72,7 @@ class LoadMeter:
 
     def take_load(self) -> dict[int, Tensor]:
         """Tokens each expert got since this was last asked, (E,) int64 on the CPU, by layer."""
-        taken = {layer: count_E.cpu() for layer, count_E in self.window.items()}
+        taken = {layer: count_E.cpu() for layer, count_E in self._whole(self.window).items()}
         for layer, count_E in self.window.items():
             self.window[layer] = torch.zeros_like(count_E)
         return taken
@@ -83,10 +84,17 @@ class LoadMeter:
         The move is centered: what all experts share changes no choice, and left in it would add up over
         a long run until float32 no longer resolves the differences that do.
         """
-        for layer, router in self.routers.items():
-            load_E = self.step[layer].to(torch.float32)
+        for layer, count_E in self._whole(self.step).items():
+            load_E = count_E.to(torch.float32)
             move_E = rate * (load_E.mean() - load_E).sign()
-            router.e_score_correction_bias.add_(move_E - move_E.mean())
+            self.routers[layer].e_score_correction_bias.add_(move_E - move_E.mean())
+
+    def _whole(self, counts: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Counts of all ranks, in one sum."""
+        if not counts:
+            return {}
+        whole_LE = self.join(torch.stack(list(counts.values())))
+        return dict(zip(counts, whole_LE, strict=True))
 
     def end_step(self) -> None:
         """Forget the step's counts."""

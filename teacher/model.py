@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
+from distill.train.ranks import Ranks
 from teacher.attention import LatentAttention, choose_attention
 from teacher.auxiliary import Auxiliary, Pass
 from teacher.checkpoint import to_published
@@ -127,6 +128,8 @@ class DeepseekForCausalLM(DeepseekPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.auxiliary = self.model.auxiliary = Auxiliary(self)
         """What trainers may ask of this model beyond logits (`distill.train.auxiliary`)."""
+        self.ranks: Ranks | None = None
+        """Who shares its experts in training: set by `teacher.parallel.training`."""
         self.post_init()
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> None:

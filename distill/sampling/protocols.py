@@ -132,11 +132,18 @@ class ModelLoader(Protocol):
     """Opens any folder the toolkit knows, teacher or student."""
 
     def load(
-        self, folder: Path, *, dtype: str = "float32", device: str = "cpu", backends: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        backends: Mapping[str, str] | None = None,
+        expert_parallel: int = 1,
     ) -> LoadedModel:
         """Raises UserError naming the folder and what is wrong with it.
 
         `backends`: ways to compute that the model is to use, by keyword; refused where it has no such choice.
+        `expert_parallel`: processes that share it for training (`distill.train.ranks`); each of them calls this.
         """
 
     def decoder(self, model: Any, weights: Literal["exact", "int8"] = "exact") -> Decoder:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from distill.errors import UserError
 from distill.train.curve import ExpertLoad
+from distill.train.ranks import ranks_of
 from distill.train.schedule import TrainConfig
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Auxiliary(Protocol):
         """An optimizer step is over: forget its load."""
 
     def take_load(self) -> "Mapping[int, Tensor]":
-        """Tokens of every expert since this was last asked, (E,) int64, by layer."""
+        """Tokens of every expert since this was last asked, (E,) int64, by layer; of all processes that share it."""
 
 
 class Extras:
@@ -62,6 +63,7 @@ class Extras:
     def __init__(self, model: Any, config: TrainConfig, further_weight: float, folder: Path) -> None:
         """`further_weight`: of the further tokens' loss. Raises UserError for a weight the model has nothing for."""
         self.offered: Auxiliary | None = getattr(model, "auxiliary", None)
+        self.ranks = ranks_of(model)
         self.balance_weight, self.further_weight = config.balance_loss, further_weight
         self.bias_rate = config.bias_update
         offered = self.offered
@@ -81,7 +83,8 @@ class Extras:
     def loss(self, sequences: int, labels_BT: "Tensor | None" = None, items: Any = None) -> "Tensor | float":
         """What the pass just run adds to the loss of its step, or 0.
 
-        `sequences` and `items`: sequences and loss tokens of the whole step, over which means are taken.
+        `sequences` and `items`: sequences and loss tokens of the whole step, over which means are taken; those of all
+        processes where several share the step.
         """
         total: Tensor | float = 0.0
         if self.offered is None:
@@ -109,12 +112,18 @@ class Extras:
         """Fields of a curve row, means over the steps since the last one: `balance_loss`, `mtp_loss`, `experts`."""
         steps = max(1, self.steps)
         fields = {
-            "balance_loss": float(self.balance) / steps if self.balance_weight else None,
-            "mtp_loss": float(self.further) / steps if self.further_weight else None,
+            "balance_loss": self._whole(self.balance) / steps if self.balance_weight else None,
+            "mtp_loss": self._whole(self.further) / steps if self.further_weight else None,
             "experts": expert_load(self.offered.take_load()) if self.offered is not None else None,
         }
         self.steps, self.balance, self.further = 0, 0.0, 0.0
         return fields
+
+    def _whole(self, share: "Tensor | float") -> float:
+        """This process's share of a loss and those of the others."""
+        if self.ranks is None or isinstance(share, float):  # a float: no pass came, on any process
+            return float(share)
+        return float(self.ranks.sum(share.clone()))
 
     def weighted(self, fields: Mapping[str, Any]) -> float:
         """What the losses in these fields added to the step's."""

@@ -1,26 +1,30 @@
 """What our SFT and GRPO trainers change in transformers' Trainer: less bookkeeping, states that survive a kill.
 
 Left out: telemetry, model cards, FLOP counts, gradient norms nobody asked for, log history,
-Trainer's own dataloader and checkpoint folders. One process only: Trainer's sharding over
-ranks is bypassed, and refused by `arguments`.
+Trainer's own dataloader and checkpoint folders. Where processes share a model (`distill.train.ranks`)
+Trainer is kept from wrapping it in DistributedDataParallel: gradients are summed and clipped here.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.nn.utils import clip_grads_with_norm_
 from transformers import TrainerCallback
 
 from distill.errors import UserError
 from distill.train.auxiliary import Extras
 from distill.train.optimizers import make_optimizer, make_schedule
+from distill.train.ranks import Ranks
 from distill.train.resume import States
 from distill.train.schedule import TrainConfig
 
 WEIGHTS = "weights.pt"
 STATE = "trainer_state.json"
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
+"""Where Trainer looks for them."""
 WHOLE_LOGITS = 2**24
 """Logits computed in one piece, 64 MiB of them. TRL's fused head, which never holds them all, takes 1.4 times a whole
 step of a model of width 64 and 160 tokens of vocabulary (tests/speed/training.py, one CPU thread)."""
@@ -46,6 +50,8 @@ class Lean:
     states: States
     feed: Feed
     curve: Any
+    """None on processes that write none."""
+    ranks: Ranks | None = None
 
     def get_train_dataloader(self) -> Feed:
         return self.feed
@@ -59,6 +65,28 @@ class Lean:
     def _send_telemetry(self) -> None:
         return None
 
+    def _wrap_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        trainer, parent = cast(Any, self), cast(Any, super())
+        if self.ranks is None:
+            return parent._wrap_model(model, *args, **kwargs)
+        # Placed and autocast, as Trainer does it for models that already own their gradients' sums; not wrapped.
+        return trainer.accelerator.prepare_model(model, evaluation_mode=True)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        trainer, parent = cast(Any, self), cast(Any, super())
+        loss: torch.Tensor = parent.training_step(*args, **kwargs)
+        if self.ranks is not None and trainer.accelerator.sync_gradients:
+            self.ranks.sum_gradients()
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        trainer, parent = cast(Any, self), cast(Any, super())
+        if self.ranks is None:
+            return parent._clip_grad_norm(model)
+        norm = self.ranks.gradient_norm()
+        clip_grads_with_norm_(model.parameters(), trainer.args.max_grad_norm, norm)
+        return norm
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         return grad_norm
 
@@ -70,10 +98,12 @@ class Lean:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = self
-        self.curve.sync()
+        if self.curve is not None:
+            self.curve.sync()
         with self.states.write(trainer.state.global_step) as folder:
             torch.save(trainer.model.state_dict(), folder / WEIGHTS)
-            trainer._save_optimizer_and_scheduler(str(folder))
+            torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER)
+            torch.save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER)
             trainer._save_rng_state(str(folder))
             trainer.state.save_to_json(str(folder / STATE))
 
@@ -93,10 +123,12 @@ class AfterStep(TrainerCallback):
         self.extras.end_step()
 
 
-def arguments(out: Path, config: TrainConfig, steps: int, log_every: int, seed: int) -> dict[str, Any]:
+def arguments(
+    out: Path, config: TrainConfig, steps: int, log_every: int, seed: int, ranks: Ranks | None = None
+) -> dict[str, Any]:
     """Keywords of TRL's config classes that `sft` and `rl` share."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("WORLD_SIZE: training runs in one process; start it without torchrun")
+    if ranks is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("WORLD_SIZE: this step trains in one process; start it without torchrun")
     return {
         "output_dir": str(out),
         "max_steps": steps,

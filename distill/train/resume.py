@@ -3,7 +3,8 @@
 A state is written into `<out>/resume/step-N.partial`, every file of it is synced, then the
 folder is renamed: a folder without `.partial` is whole. The newest two are kept while
 training runs and none once the final checkpoint stands. Needs a file system whose rename
-is atomic (any local one).
+is atomic (any local one). Processes that share a model share the folder: each writes its part into
+`rank-N` of the state, and the state is whole when all are done.
 """
 
 import os
@@ -11,6 +12,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from distill.train.ranks import Ranks
 
 FOLDER = "resume"
 KEPT = 2
@@ -20,24 +23,38 @@ PARTIAL = ".partial"
 class States:
     """The resumable states of one run folder."""
 
-    def __init__(self, out: Path) -> None:
-        self.folder = out / FOLDER
+    def __init__(self, out: Path, ranks: Ranks | None = None) -> None:
+        self.folder, self.ranks = out / FOLDER, ranks
 
     def newest(self) -> tuple[int, Path] | None:
-        """Step and folder of the newest whole state."""
+        """Step of the newest whole state, and the folder of this process's part of it."""
         whole = self._whole()
-        return max(whole.items()) if whole else None
+        if not whole:
+            return None
+        step, folder = max(whole.items())
+        return step, self._own(folder)
 
     @contextmanager
     def write(self, step: int) -> Iterator[Path]:
-        """A folder to fill; it becomes the newest state when the block ends without error."""
-        self.folder.mkdir(exist_ok=True)
+        """A folder for this process to fill; the state is the newest when the block ends without error, on all."""
         staged = self.folder / f"step-{step}{PARTIAL}"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        yield staged
-        for path in [*staged.iterdir(), staged]:
+        if self._leads:
+            self.folder.mkdir(exist_ok=True)
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir()
+        self._wait()
+        own = self._own(staged)
+        own.mkdir(exist_ok=True)
+        yield own
+        for path in [*own.iterdir(), own]:
             sync(path)
+        self._wait()
+        if self._leads:
+            self._publish(staged, step)
+
+    def _publish(self, staged: Path, step: int) -> None:
+        """Give a state that is on disk its name, and let go of the oldest."""
+        sync(staged)
         final = self.folder / f"step-{step}"
         shutil.rmtree(final, ignore_errors=True)
         os.rename(staged, final)
@@ -45,6 +62,17 @@ class States:
         whole = self._whole()
         for old in sorted(whole)[:-KEPT]:
             shutil.rmtree(whole[old])
+
+    @property
+    def _leads(self) -> bool:
+        return self.ranks is None or self.ranks.rank == 0
+
+    def _own(self, folder: Path) -> Path:
+        return folder if self.ranks is None else folder / f"rank-{self.ranks.rank}"
+
+    def _wait(self) -> None:
+        if self.ranks is not None:
+            self.ranks.wait()
 
     def clear(self) -> None:
         """Remove every state: the final checkpoint has taken their place."""

@@ -2,16 +2,19 @@
 
 TRL's SFTTrainer on rows tokenized by the chat contract, loss on assistant tokens only.
 Steps follow a token budget, easy rows first when a curriculum asks for it. Interrupted runs
-continue bit for bit on a CPU. Does not judge the examples, evaluate, or run on more than
-one process.
+continue bit for bit on a CPU. A teacher's experts may be shared by several processes
+(`distill.train.ranks`): a step is the same step, its rows dealt out to them. Does not judge
+the examples or evaluate.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from distill.checkpoints import LINEAGE, Lineage, read_lineage, save_checkpoint
+from distill.errors import UserError
 from distill.jsonl import read_jsonl
 from distill.progress import Progress
 from distill.prompts import Chat
@@ -20,6 +23,7 @@ from distill.sampling.protocols import LoadedModel, ModelLoader
 from distill.train.auxiliary import Extras
 from distill.train.batches import Curriculum, Plan, plan_steps
 from distill.train.curve import CURVE, Curve, SftPoint
+from distill.train.ranks import Agree, Ranks, alone
 from distill.train.resume import States
 from distill.train.rows import Rows, check_decontaminated, read_rows
 from distill.train.schedule import TrainConfig
@@ -57,14 +61,48 @@ class SftConfig(TrainConfig):
     """Steps between rows of curve.jsonl."""
     allow_contaminated: bool = False
     """Train on data that was never compared with the benchmarks."""
+    expert_parallel: int = Field(default=1, gt=0)
+    """Processes that share a teacher's experts and deal out each batch's rows; start as many with torchrun."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if (self.steps is None) == (self.tokens is None):
             raise ValueError("give exactly one of steps and tokens")
-        if self.tokens_per_batch < self.accumulation:
-            raise ValueError("accumulation is larger than tokens_per_batch")
+        if self.tokens_per_batch < self.parts:
+            raise ValueError("accumulation times expert_parallel is larger than tokens_per_batch")
         return self
+
+    @property
+    def parts(self) -> int:
+        """Parts of a step, over all processes."""
+        return self.accumulation * self.expert_parallel
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A run that may begin."""
+
+    source: str
+    """Fingerprint of the data."""
+    loaded: LoadedModel
+    rows: Rows
+    plan: Plan
+    extras: Extras
+    states: States
+    curve: Curve[SftPoint] | None
+    """None on processes that write none."""
+    resumed: tuple[int, Path] | None
+    """Step and folder of the state to continue from."""
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """Who shares the model."""
+        return self.extras.ranks
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what is read later."""
+        return self.ranks is None or self.ranks.rank == 0
 
 
 def sft(
@@ -76,23 +114,58 @@ def sft(
     loader: ModelLoader,
     seed: int,
     progress: Progress,
+    agree: Agree["_Ready"] = alone,
 ) -> Report:
-    """Fine-tune `model` on `data` into the checkpoint folder `out`; continues what it finds there."""
+    """Fine-tune `model` on `data` into the checkpoint folder `out`; continues what it finds there.
+
+    With `expert_parallel` above 1 every process calls it, with the `agree` they share; process 0 alone writes the
+    checkpoint and has a report worth reading.
+    """
+    done = (out / LINEAGE).is_file()  # it is written last: with it, only cleaning up is left
+    ready = agree(lambda: _prepare(data, model, out, config, loader, seed, done=done))
+    if not done:
+        _check_states(ready, out)
+        _train(ready, config, seed, progress)
+        state = ready.ranks.whole_state() if ready.ranks is not None else None
+        if ready.leads:
+            name = out.name.removesuffix(".partial")
+            lineage = Lineage(name=name, stage="sft", parent=read_lineage(model), data=ready.source)
+            save_checkpoint(ready.loaded.model, ready.loaded.tokenizer, out, lineage, state)
+    if not ready.leads:
+        return Report()
+    ready.states.clear()
+    return _report(ready.rows, ready.plan, read_jsonl(out / CURVE, SftPoint)[-1])
+
+
+def _prepare(
+    data: Path, model: Path, out: Path, config: SftConfig, loader: ModelLoader, seed: int, *, done: bool
+) -> _Ready:
+    """Everything that may be refused. Raises UserError."""
     import torch
 
     source = check_decontaminated(data, config.allow_contaminated)
-    loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = loader.load(model, device=device, backends=config.backends, expert_parallel=config.expert_parallel)
     vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
     rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long, config.order)
-    plan = _plan(rows, config, seed)
-    states = States(out)
-    if not (out / LINEAGE).is_file():  # it is written last: with it, only cleaning up is left
-        _train(loaded, rows, plan, out, config, states, seed, progress)
-        name = out.name.removesuffix(".partial")
-        lineage = Lineage(name=name, stage="sft", parent=read_lineage(model), data=source)
-        save_checkpoint(loaded.model, loaded.tokenizer, out, lineage)
-    states.clear()
-    return _report(rows, plan, read_jsonl(out / CURVE, SftPoint)[-1])
+    extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
+    states = States(out, extras.ranks)
+    resumed = states.newest()
+    leads = extras.ranks is None or extras.ranks.rank == 0
+    curve = Curve(out, SftPoint, resumed[0] if resumed else 0) if leads and not done else None
+    if extras.ranks is not None:
+        _check_lengths(rows, extras, config)
+    return _Ready(source, loaded, rows, _plan(rows, config, seed), extras, states, curve, resumed)
+
+
+def _check_lengths(rows: Rows, extras: Extras, config: SftConfig) -> None:
+    """Processes that share a model have to run the same modules: UserError where a short row would skip one."""
+    further = extras.offered.further_tokens if extras.offered is not None and config.mtp_loss else 0
+    if min(rows.lengths) <= further:
+        raise UserError(
+            f"mtp_loss: a row of {min(rows.lengths)} tokens has no token for all {further} modules; with "
+            "expert_parallel above 1 every row needs more tokens than there are modules"
+        )
 
 
 def _plan(rows: Rows, config: SftConfig, seed: int) -> Plan:
@@ -102,21 +175,24 @@ def _plan(rows: Rows, config: SftConfig, seed: int) -> Plan:
         tokens_per_step=config.tokens_per_batch,
         steps=config.steps,
         tokens=config.tokens,
-        parts=config.accumulation,
+        parts=config.parts,
         seed=seed,
     )
 
 
-def _train(
-    loaded: LoadedModel,
-    rows: Rows,
-    plan: Plan,
-    out: Path,
-    config: SftConfig,
-    states: States,
-    seed: int,
-    progress: Progress,
-) -> None:
+def _check_states(ready: _Ready, out: Path) -> None:
+    """UserError on every process when they do not all continue from the same step."""
+    import torch
+
+    if ready.ranks is None:
+        return
+    step = ready.resumed[0] if ready.resumed else 0
+    total, squares = ready.ranks.sum(torch.tensor([step, step * step])).tolist()
+    if ready.ranks.world * squares != total * total:
+        raise UserError(f"{out}: processes found different states to continue from; it must be one folder for all")
+
+
+def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> None:
     from datasets import Dataset
     from trl import SFTConfig
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -124,18 +200,20 @@ def _train(
     from distill.train.lean import Feed, arguments, optimizers
     from distill.train.sft_trainer import LeanSft
 
-    extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
+    loaded, rows, plan, ranks = ready.loaded, ready.rows, ready.plan, ready.ranks
     steps = len(plan.steps)
-    begun, folder = states.newest() or (0, None)
+    begun, folder = ready.resumed or (0, None)
     dataset = Dataset.from_dict({"input_ids": rows.token_ids, "labels": rows.labels})
     collate = DataCollatorForLanguageModeling(loaded.tokenizer.pad_token_id, padding_free=config.packing)
     columns = list(zip(rows.token_ids, rows.labels, strict=True))
+    # Parts of a step are sorted by length, so dealing them out in turn gives processes rows of like length.
+    batches = plan.batches if ranks is None else plan.batches[ranks.rank :: ranks.world]
     feed = Feed(
-        plan.batches,
+        batches,
         begun * config.accumulation,
         lambda batch: collate([{"input_ids": columns[row][0], "labels": columns[row][1]} for row in batch]),
     )
-    kwargs = arguments(states.folder, config, steps, config.log_every, seed)
+    kwargs = arguments(ready.states.folder, config, steps, config.log_every, seed, ranks)
     settings = SFTConfig(
         **kwargs,
         gradient_accumulation_steps=config.accumulation,
@@ -145,11 +223,11 @@ def _train(
     with progress.task("sft", steps, "steps") as task:
         task.advance(begun)
         trainer = LeanSft(
-            states=states,
+            states=ready.states,
             feed=feed,
-            curve=Curve(out, SftPoint, begun),
+            curve=ready.curve,
             plan=plan,
-            extras=extras,
+            extras=ready.extras,
             task=task,
             model=loaded.model,
             args=settings,
@@ -157,7 +235,8 @@ def _train(
             processing_class=loaded.tokenizer,
             optimizers=optimizers(loaded.model, config, steps),
         )
-        trainer.curve.begin()
+        if trainer.curve is not None:
+            trainer.curve.begin()
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
 

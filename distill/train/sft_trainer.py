@@ -17,6 +17,7 @@ from distill.train.auxiliary import Extras
 from distill.train.batches import Plan
 from distill.train.curve import Curve, SftPoint
 from distill.train.lean import AfterStep, Feed, Lean, check_finite
+from distill.train.ranks import ranks_of
 from distill.train.resume import States
 from distill.train.rows import IGNORED
 
@@ -29,14 +30,14 @@ class LeanSft(Lean, SFTTrainer):
         *,
         states: States,
         feed: Feed,
-        curve: Curve[SftPoint],
+        curve: Curve[SftPoint] | None,
         plan: Plan,
         extras: Extras,
         task: Task,
         **kwargs: Any,
     ) -> None:
         self.states, self.feed, self.curve, self.plan, self.task = states, feed, curve, plan, task
-        self.extras = extras
+        self.extras, self.ranks = extras, ranks_of(kwargs["model"])
         super().__init__(callbacks=[AfterStep(extras), _Count(task, plan.tokens)], **kwargs)
         self.remove_callback(PrinterCallback)
         del self.model.forward  # the head TRL just patched in, which computes its metrics too
@@ -59,19 +60,23 @@ class LeanSft(Lean, SFTTrainer):
         return torch.as_tensor(loss + self.extras.loss(self._sequences(), labels, num_items_in_batch))
 
     def _sequences(self) -> int:
-        """Rows of the step that is being computed."""
+        """Rows of the step that is being computed, on all processes."""
         return sum(map(len, self.plan.steps[self.state.global_step]))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:
             return
         step = self.state.global_step
-        check_finite(logs["loss"], "loss", step)
+        # Trainer takes the mean over processes; each of them has its share of a sum.
+        loss = logs["loss"] * (self.ranks.world if self.ranks is not None else 1)
+        check_finite(loss, "loss", step)
         beside = self.extras.take()
+        if self.curve is None:
+            return
         row = SftPoint(
             step=step,
             tokens=self.plan.tokens[step - 1],
-            loss=logs["loss"] - self.extras.weighted(beside),
+            loss=loss - self.extras.weighted(beside),
             lr=logs["learning_rate"],
             seconds=self.curve.seconds(),
             **beside,

@@ -7,16 +7,19 @@ messages, nccl for tensors on a GPU.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.errors import UserError
 from teacher.parallel.layout import Layout, Share
 
 # N tokens, D width, V vocabulary
 
+T = TypeVar("T")
 Join = Callable[[Tensor], Tensor]
 PATIENCE = timedelta(days=30)
 """How long a rank waits for the others: the leader may judge or sleep between two steps. A rank that died is
@@ -38,8 +41,43 @@ def start(rank: int, world: int) -> None:
 
 
 def leave() -> None:
-    """Give the connections back."""
-    dist.destroy_process_group()
+    """Break the connections, if they stand: who waits for this process in a sum gets an error (`is_parting`)."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def leads() -> bool:
+    """Whether this is the rank that runs the command."""
+    return dist.get_rank() == 0
+
+
+def is_parting(error: Exception) -> bool:
+    """Whether this is what a call raises when another process is gone: gloo has no type of its own for it."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def agreed(make: Callable[[], T]) -> T:
+    """What `make` gives, on every rank; UserError on all of them when one refuses, in that rank's words."""
+    made, failure = None, ""
+    try:
+        made = make()
+    except UserError as error:
+        failure = str(error)
+    failures = ["" for _ in range(dist.get_world_size())]
+    dist.all_gather_object(failures, failure)
+    if any(failures):
+        raise UserError(next(filter(None, failures)))
+    assert made is not None
+    return made
+
+
+def own_device(device: str, rank: int) -> str:
+    """This rank's device of a kind, made the current one."""
+    if device == "cpu":
+        return device
+    own = f"{device}:{rank % torch.cuda.device_count()}"
+    torch.cuda.set_device(own)
+    return own
 
 
 def groups_of(layout: Layout) -> Groups:

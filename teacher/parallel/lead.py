@@ -8,9 +8,9 @@ step on a CPU (docs/parallel.md); steps are not overlapped with messages.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,13 +22,14 @@ from distill.sampling.protocols import Decoder, LoadedModel
 from teacher.decoder import LatentDecoder
 from teacher.loader import with_tokenizer
 from teacher.model import DeepseekForCausalLM
-from teacher.parallel.joins import groups_of
+from teacher.parallel.joins import agreed, groups_of, leave, own_device
 from teacher.parallel.layout import Layout
 from teacher.parallel.loading import load_share
 
 logger = logging.getLogger(__name__)
 
-LOAD, FORWARD, END = "load", "forward", "end"
+T = TypeVar("T")
+LOAD, FORWARD, TOGETHER, END = "load", "forward", "together", "end"
 """Messages that are no method of a decoder."""
 
 
@@ -48,6 +49,19 @@ def open_teacher(
     return loaded, cast(Decoder, LeadDecoder(LatentDecoder(model)))
 
 
+def together(function: Callable[..., T], *arguments: Any) -> T:
+    """On the leader: call a function of a module on every rank, for what runs in lockstep, training say.
+
+    Where it fails the leader leaves, since others may be in the middle of a sum: that ends them.
+    """
+    _tell(TOGETHER, function, *arguments)
+    try:
+        return function(*arguments)
+    except BaseException:
+        leave()
+        raise
+
+
 def dismiss() -> None:
     """On the leader: let the others end."""
     _tell(END)
@@ -61,6 +75,13 @@ def follow(rank: int) -> None:
         name, arguments, keywords = _hear()
         if name == END:
             return
+        if name == TOGETHER:
+            function, *given = arguments
+            try:
+                function(*given)
+            except UserError:  # agreed, or found in what all ranks have: the leader says it
+                return
+            continue
         try:
             if name == LOAD:
                 folder, tensor, expert, dtype, device = arguments
@@ -103,22 +124,12 @@ def _load_together(
 ) -> DeepseekForCausalLM:
     """Load this rank's part; UserError on every rank when one fails, in that rank's words."""
     groups = groups_of(layout)
-    where = device if device == "cpu" else f"{device}:{layout.rank % torch.cuda.device_count()}"
-    if where != "cpu":
-        torch.cuda.set_device(where)
-    model, failure = None, ""
-    try:
-        model = load_share(folder, groups, dtype=dtype, device=where, progress=progress)
-    except UserError as error:
-        failure = str(error)
-    failures = [failure]
-    if layout.world > 1:
-        failures = ["" for _ in range(layout.world)]
-        dist.all_gather_object(failures, failure)
-    if any(failures):
-        raise UserError(next(filter(None, failures)))
-    assert model is not None
-    return model
+    where = own_device(device, layout.rank)
+
+    def load() -> DeepseekForCausalLM:
+        return load_share(folder, groups, dtype=dtype, device=where, progress=progress)
+
+    return agreed(load) if layout.world > 1 else load()
 
 
 def _tell_forward(model: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
