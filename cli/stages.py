@@ -63,8 +63,17 @@ def _harvest_files(config: HarvestConfig, data: Path) -> Iterable[Path]:
 def _curate(c: StepContext) -> Report:
     chat = Chat(Folders().load(c.path("tokenizer")).tokenizer) if "tokenizer" in c.inputs else None
     against = c.inputs.get("against", ())
+    scores = c.path("scores") if "scores" in c.inputs else None
     return curate(
-        c.inputs["traces"], c.inputs["problems"], against, c.out, c.config, seed=c.seed, progress=c.progress, chat=chat
+        c.inputs["traces"],
+        c.inputs["problems"],
+        against,
+        c.out,
+        c.config,
+        seed=c.seed,
+        progress=c.progress,
+        chat=chat,
+        scores=scores,
     )
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from distill.curate.curriculum import Order
 from distill.curate.decontaminate import Method
+from distill.curate.policies.config import Divergence, Policies, Scored
 from distill.recipe import StageConfig
 from distill.selection import Instruction
 
@@ -13,7 +14,7 @@ from distill.selection import Instruction
 class CurateConfig(StageConfig):
     """Which traces become examples, and in what order."""
 
-    inputs: ClassVar[tuple[str, ...]] = ("traces", "problems", "against", "tokenizer", "measures")
+    inputs: ClassVar[tuple[str, ...]] = ("traces", "problems", "against", "tokenizer", "measures", "scores")
     traces: str | tuple[str, ...]
     """Harvest steps."""
     problems: str | tuple[str, ...]
@@ -24,6 +25,10 @@ class CurateConfig(StageConfig):
     """Checkpoint whose tokenizer counts `max_tokens`; the student's."""
     measures: tuple[str, ...] = ()
     """Measure steps over these traces: what a model makes of each, for `order = "loss"` the first of them."""
+    scores: str | None = None
+    """Step or file with `{trace_id, score}` lines of a reward model or LLM judge, for the policy `scored`."""
+    policies: Policies = ()
+    """Which traces are taken of those every filter lets pass, in order, instead of `keep`; names or tables."""
     keep: Literal["verified", "all"] = "verified"
     """verified: judged correct; all: every completion that ended by itself, whatever its verdict."""
     in_process: Literal["keep", "drop"] = "drop"
@@ -56,6 +61,15 @@ class CurateConfig(StageConfig):
             raise ValueError(f"orders: expected each once and none of them {self.order!r}, got {list(self.orders)}")
         if "loss" in (self.order, *self.orders) and not self.measures:
             raise ValueError("order loss: needs `measures`, which names the step that measured the losses")
+        if self.policies and "keep" in self.model_fields_set:
+            raise ValueError("keep and policies: policies say what is kept; give one of the two")
+        if any(isinstance(policy, Scored) for policy in self.policies) != (self.scores is not None):
+            raise ValueError("scores and the policy 'scored': either both or neither")
+        for policy in self.policies:
+            if isinstance(policy, Divergence) and not {policy.student, policy.teacher} <= set(self.measures):
+                raise ValueError(
+                    f"policy 'divergence': {policy.student!r} and {policy.teacher!r} must be in `measures`"
+                )
         if (self.max_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_tokens and tokenizer: either both or neither")
         return self

@@ -20,6 +20,8 @@ from pydantic import ConfigDict
 from distill.curate.content.finding import Finding, Text
 from distill.curate.filters import Filter, Seen
 from distill.curate.normalize import squeezed
+from distill.curate.policies.majority import voiced
+from distill.curate.policies.sketch import sketch
 from distill.curate.questions import Questions
 from distill.curate.row import UNJUDGED, Measured, Row
 from distill.curate.sources import Sources
@@ -96,8 +98,12 @@ class Reader:
         early: Sequence[Filter],
         late: Sequence[Filter],
         measures: Sequence[dict[str, Measured]] = (),
+        sketched: bool = False,
+        voiced: bool = False,
     ) -> None:
         self.questions, self.thought, self.early, self.late, self.measures = questions, thought, early, late, measures
+        self.sketched, self.voiced = sketched, voiced
+        """Whether rows get a sketch of their text, and a vote where no gold answer told the judge where to look."""
         self._reading = Reading(Sources())
         self._seen: set[str] = set()
         self._strangers: list[str] = []
@@ -151,12 +157,13 @@ class Reader:
             sample_index=spoken.sample_index,
             finish=sys.intern(spoken.finish),
             status=status,
-            extracted=extracted,
+            extracted=voiced(problem.kind, spoken.answer) if self.voiced and extracted is None else extracted,
             isolation=isolation,
             characters=len(whole),
             completion_tokens=spoken.completion_tokens,
             tokens=None,
             digest=digest(problem.prompt, whole),
+            sketch=sketch(whole) if self.sketched else 0,
             measures=tuple(measured.pop(spoken.id, None) for measured in self.measures),
         )
         self._reading.rows.append(row)

@@ -19,6 +19,7 @@ from distill.curate.curriculum import ordered
 from distill.curate.decontaminate import HeldOut, Match
 from distill.curate.filters import Clean, Filter, short_enough, trainable, verified
 from distill.curate.history import HISTORY, Count, History, by_count
+from distill.curate.policies import Choice, Given, apply, names, read_scores, relabels, sketched
 from distill.curate.questions import Questions
 from distill.curate.reading import Reader, Reading
 from distill.curate.row import Row
@@ -43,10 +44,12 @@ def curate(
     seed: int,
     progress: Progress,
     chat: Chat | None = None,
+    scores: Path | None = None,
 ) -> Report:
     """Write examples, every trace's history, the contamination matches and a card into `out`.
 
-    `chat` renders with the tokenizer the config names. Raises UserError when nothing is kept.
+    `chat` renders with the tokenizer the config names; `scores` is for the policy `scored`.
+    Raises UserError when nothing is kept.
     """
     if (chat is None) != (config.tokenizer is None):
         raise UserError("curate: a chat is needed exactly when the config names a tokenizer")
@@ -56,8 +59,24 @@ def curate(
     if config.max_tokens is not None:
         history.measured["short-enough"] = "tokens", config.max_tokens
     with closing(Questions(problems, progress)) as questions, closing(Texts(traces, questions, config)) as texts:
-        reading = Reader(questions, config.thought, early=early, late=late).read(traces, progress)
-        kept = ordered(_choose(reading, history, config), config.order, config.first, seed)
+        reading = Reader(
+            questions,
+            config.thought,
+            early=early,
+            late=late,
+            sketched=sketched(config.policies),
+            voiced=relabels(config.policies),
+        ).read(traces, progress)
+        _thin(reading, history, config)
+        given = Given(
+            seed,
+            reading.rows,
+            in_process=config.in_process == "keep",
+            scores=read_scores(scores) if scores is not None else {},
+            measures=config.measures,
+        )
+        choice = apply(config.policies, history, given)
+        kept = ordered(history.alive(reading.rows), config.order, config.first, seed)
         counts = history.counts(len(reading.rows))
         if not kept:
             raise UserError(_nothing(counts))
@@ -71,7 +90,7 @@ def curate(
     checksum = file_fingerprint(out / EXAMPLES)
     harvests, asked = ([path.name for path in paths] for paths in (traces, problems))
     write_card(out, Told(config, seed, harvests, asked, reading.sources, counts, kept, mark, matches, checksum))
-    return _report(counts, len(kept), mark, checksum)
+    return _report(counts, len(kept), mark, checksum, choice)
 
 
 def _held_out(against: Sequence[Path], config: CurateConfig) -> tuple[HeldOut, dict[str, int]]:
@@ -94,7 +113,7 @@ def _held_out(against: Sequence[Path], config: CurateConfig) -> tuple[HeldOut, d
 def _filters(config: CurateConfig, held_out: HeldOut, chat: Chat | None) -> tuple[list[Filter], list[Filter]]:
     """Filters of single texts in front of the steps over the whole set, and behind them."""
     early = [Filter("trainable", trainable)]
-    if config.keep == "verified":
+    if config.keep == "verified" and not config.policies:
         early.append(Filter("verified", verified(in_process=config.in_process == "keep")))
     late = [Filter("clean", Clean(held_out).look)]
     if chat is not None and config.max_tokens is not None:
@@ -103,18 +122,17 @@ def _filters(config: CurateConfig, held_out: HeldOut, chat: Chat | None) -> tupl
 
 
 def _last(config: CurateConfig) -> list[str]:
-    return [] if config.max_per_problem is None else ["at-most"]
+    return [*(() if config.max_per_problem is None else ("at-most",)), *names(config.policies)]
 
 
-def _choose(reading: Reading, history: History, config: CurateConfig) -> list[Row]:
-    """The rows no step drops, as the problems stand."""
+def _thin(reading: Reading, history: History, config: CurateConfig) -> None:
+    """Drop what filters and steps over the whole set object to, in the order of steps."""
     history.drops.update(reading.early)
     _distinct(history.alive(reading.rows), history)
     for trace_id, said in reading.late.items():
         history.drops.setdefault(trace_id, said)
     if config.max_per_problem is not None:
         _at_most(history.alive(reading.rows), config.max_per_problem, history)
-    return history.alive(reading.rows)
 
 
 def _distinct(rows: Sequence[Row], history: History) -> None:
@@ -164,7 +182,7 @@ def _reasons(counts: Sequence[Count]) -> Counter[str]:
     return sum((count.reasons for count in counts), Counter())
 
 
-def _report(counts: Sequence[Count], kept: int, mark: dict[str, object], checksum: str) -> Report:
+def _report(counts: Sequence[Count], kept: int, mark: dict[str, object], checksum: str, choice: Choice) -> Report:
     lines = [
         f"{count.name:<14} {count.before:>9,} -> {count.after:>9,}  "
         + ", ".join(f"{reason} {number:,}" for reason, number in by_count(count.reasons))
@@ -176,6 +194,6 @@ def _report(counts: Sequence[Count], kept: int, mark: dict[str, object], checksu
     }
     return Report(
         counts={"traces": counts[0].before, "examples": kept, **dict(sorted(_reasons(counts).items()))},
-        lines=tuple(line.rstrip() for line in lines),
-        marks={"decontaminated": mark, "examples": checksum, "steps": steps},
+        lines=(*(line.rstrip() for line in lines), *choice.lines),
+        marks={"decontaminated": mark, "examples": checksum, "steps": steps, **choice.marks},
     )

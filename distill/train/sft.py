@@ -246,6 +246,7 @@ def _report(rows: Rows, plan: Plan, last: SftPoint) -> Report:
     counts: dict[str, int | float] = {
         "examples": len(rows.token_ids),
         "dropped": rows.dropped,
+        "tokens_per_example": round(sum(rows.lengths) / len(rows.lengths), 2),
         "steps": steps,
         "loss": round(last.loss, 4),
     }
