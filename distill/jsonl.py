@@ -4,7 +4,8 @@ import codecs
 import gzip
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ def iter_jsonl(path: Path, record: type[R]) -> Iterator[R]:
     if not path.is_file():
         raise UserError(f"{path}: no such file (expected JSONL of {record.__name__})")
     bad: list[str] = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
             continue
@@ -42,10 +43,11 @@ def iter_jsonl(path: Path, record: type[R]) -> Iterator[R]:
         raise UserError("\n".join(bad[:MAX_BAD_LINES]) + more)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path) -> Iterator[bytes]:
+    """Lines of a plain or `.gz` file. Raises UserError when the latter is cut or damaged."""
     if path.suffix != ".gz":
-        with path.open("rb") as lines:
-            yield from lines
+        with path.open("rb") as plain:
+            yield from plain
         return
     try:
         with gzip.open(path, "rb") as unzipped:
@@ -57,12 +59,18 @@ def _lines(path: Path) -> Iterator[bytes]:
 def write_jsonl(path: Path, rows: Iterable[Record]) -> int:
     """Write rows to `path` atomically and durably; returns how many."""
     count = 0
+    with writing_jsonl(path) as write:
+        for count, row in enumerate(rows, 1):  # noqa: B007
+            write(row)
+    return count
+
+
+@contextmanager
+def writing_jsonl(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Rows one by one into `path`, which appears, whole and durable, when the block is left without an error."""
     staged = path.with_name(path.name + ".tmp")
     with staged.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(row.to_json() + "\n")
-            count += 1
+        yield lambda row: print(row.to_json(), file=file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(staged, path)
-    return count

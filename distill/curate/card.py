@@ -29,7 +29,7 @@ class Sources:
     def count(self, trace: Trace, verdict: Verdict | None) -> None:
         """One stored trace."""
         self.samplers[f"{trace.sampler.name} {trace.sampler.revision}"] += 1
-        self.params[trace.params.to_json()] += 1
+        self.params[trace.params.to_json() if trace.params else "not recorded"] += 1
         self.verdicts[verdict.status if verdict else "unjudged"] += 1
 
 
