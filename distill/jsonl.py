@@ -31,12 +31,12 @@ def iter_jsonl(path: Path, record: type[R]) -> Iterator[R]:
 
 
 def iter_placed(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
-    """The same, each with the byte its line begins at (of the unzipped text), for `Lines`."""
+    """The same, each with the byte its line begins at (of the unzipped text), for `PlacedLines`."""
     if not path.is_file():
         raise UserError(f"{path}: no such file (expected JSONL of {record.__name__})")
     bad: list[str] = []
     offset = 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         begin, offset = offset, offset + len(line)
         line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
@@ -50,7 +50,7 @@ def iter_placed(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
         raise UserError("\n".join(bad[:MAX_BAD_LINES]) + more)
 
 
-class Lines(Generic[R]):
+class PlacedLines(Generic[R]):
     """Rows of a file by the places `iter_placed` gave them. Going back in a `.gz` file unzips it again."""
 
     def __init__(self, path: Path, record: type[R]) -> None:
@@ -67,10 +67,11 @@ class Lines(Generic[R]):
         self._file.close()
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path) -> Iterator[bytes]:
+    """Lines of a plain or `.gz` file. Raises UserError when the latter is cut or damaged."""
     if path.suffix != ".gz":
-        with path.open("rb") as lines:
-            yield from lines
+        with path.open("rb") as plain:
+            yield from plain
         return
     try:
         with gzip.open(path, "rb") as unzipped:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.errors import UserError
-from distill.jsonl import Lines
+from distill.jsonl import PlacedLines
 from distill.progress import Progress
 from distill.records import Problem
 from distill.selection import iter_placed_problems, problems_file
@@ -25,7 +25,7 @@ class Questions:
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
         """Reads every file once. Raises UserError when one id names two different problems."""
         self.paths = paths
-        self._lines: list[Lines[Problem]] = []
+        self._lines: list[PlacedLines[Problem]] = []
         self._number: dict[str, int] = {}
         self._file, self._offset = array("H"), array("Q")
         self._cache: dict[int, Problem] = {}
@@ -34,7 +34,7 @@ class Questions:
                 for file, path in enumerate(paths):
                     for offset, problem in iter_placed_problems(path):
                         if file == len(self._lines):
-                            self._lines.append(Lines(problems_file(path), Problem))
+                            self._lines.append(PlacedLines(problems_file(path), Problem))
                         self._add(file, offset, problem)
                         task.advance()
             except BaseException:
