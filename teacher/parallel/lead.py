@@ -9,6 +9,7 @@ step on a CPU (docs/parallel.md); steps are not overlapped with messages.
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 LOAD, FORWARD, TOGETHER, END = "load", "forward", "together", "end"
 """Messages that are no method of a decoder."""
+SHARED = ("model", "lm_head")
+"""Modules of the language model that all ranks run together; a caller may call them one by one."""
 
 
 def open_teacher(
@@ -45,7 +48,8 @@ def open_teacher(
     model = _load_together(folder, layout, dtype, device, progress)
     loaded = with_tokenizer(model, folder)
     if layout.world > 1:
-        model.register_forward_pre_hook(_tell_forward, with_kwargs=True)
+        for part in SHARED:
+            getattr(model, part).register_forward_pre_hook(partial(_tell_forward, part), with_kwargs=True)
     return loaded, cast(Decoder, LeadDecoder(LatentDecoder(model)))
 
 
@@ -89,9 +93,10 @@ def follow(rank: int) -> None:
                 decoder = LatentDecoder(model)
             elif name == FORWARD:
                 assert model is not None
+                part, *given = arguments
                 with torch.inference_mode():
-                    model(
-                        *_placed(arguments, model),
+                    getattr(model, part)(
+                        *_placed(tuple(given), model),
                         **dict(zip(keywords, _placed(tuple(keywords.values()), model), strict=True)),
                     )
             else:
@@ -132,8 +137,8 @@ def _load_together(
     return agreed(load) if layout.world > 1 else load()
 
 
-def _tell_forward(model: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-    _tell(FORWARD, *arguments, **keywords)
+def _tell_forward(part: str, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+    _tell(FORWARD, part, *arguments, **keywords)
 
 
 def _tell(name: str, *arguments: Any, **keywords: Any) -> None:
