@@ -17,7 +17,7 @@ import itertools
 import multiprocessing
 import tempfile
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -43,7 +43,7 @@ class NearConfig(BaseModel):
     """When a text repeats an earlier one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-    threshold: float = Field(default=0.6, ge=0.5, le=1)
+    threshold: float = Field(default=0.7, ge=0.6, le=1)
     """Least share of common pairs of neighboring words, of all pairs of both texts (Jaccard)."""
     numbers: Literal["count", "words", "ignore"] = "count"
     """count: texts of other figures are different; words: a figure is a word like others; ignore: all are one."""
@@ -216,9 +216,8 @@ class _Store:
         if not len(others_K):
             return None
         for other in others_K[self._alike(member, others_K, config.threshold)].tolist():
-            if self.order_N[other] == self.order_N[member] or _same_places(
-                self.places.row(member), self.places.row(other)
-            ):
+            moved = self.order_N[other] != self.order_N[member]
+            if _same_places(self.places.row(member), self.places.row(other), moved=moved):
                 return int(other)
         return None
 
@@ -261,20 +260,26 @@ def _buckets(alone: NDArray[np.int64], bands_NB: NDArray[np.uint32]) -> tuple[ND
     return alone[meets], buckets_NB[meets]
 
 
-def _same_places(ours_F: NDArray[np.uint64], theirs_F: NDArray[np.uint64]) -> bool:
-    """Whether figures that stand in another order stand where they stood: a clause was moved, no number exchanged.
+def _same_places(ours_F: NDArray[np.uint64], theirs_F: NDArray[np.uint64], *, moved: bool) -> bool:
+    """Whether figures stand where they stood: a clause may have been moved, but no two numbers exchanged.
 
-    Runs of figures between the same words must be the same, and half of them at least must be between the same words.
+    Between the same words there must be the same figures; where their order is another, half of all figures must be
+    known by their words.
     """
     ours, theirs = _by_place(ours_F), _by_place(theirs_F)
     common = ours.keys() & theirs.keys()
-    if any(ours[around] != theirs[around] for around in common):
+    if any(ours[around] - theirs[around] and theirs[around] - ours[around] for around in common):
         return False
-    return 2 * sum(len(ours[around]) for around in common) >= max(len(ours_F), len(theirs_F))
+    if not moved:
+        return True
+    sides = (ours_F >> np.uint64(32)).reshape(-1, 2).tolist()
+    return 4 * sum(before in common or after in common for before, after in sides) >= max(len(ours_F), len(theirs_F))
 
 
-def _by_place(places_F: NDArray[np.uint64]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+def _by_place(places_F: NDArray[np.uint64]) -> dict[int, Counter[int]]:
+    """Figures by the words on one side of them; those without enough words are left out."""
+    found: dict[int, Counter[int]] = {}
     for place in places_F.tolist():
-        found.setdefault(place >> 32, []).append(place & 0xFFFFFFFF)
-    return {around: sorted(runs) for around, runs in found.items()}
+        if place >> 32:
+            found.setdefault(place >> 32, Counter())[place & 0xFFFFFFFF] += 1
+    return found

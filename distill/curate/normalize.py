@@ -26,9 +26,9 @@ def squeezed(text: str) -> str:
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Kana and Han: scripts without spaces, where each character is a token."""
-_SIGNS = "+*/^=<>≤≥≠≡≈±∓−%|∪∩∈∉⊂⊆∞∑∏∫∠⊥∥→⇒⌊⌋⌈⌉⟦⟧"
+_SIGNS = "+*/^=<>≤≥≠≡≈±∓−%|∪∩∈∉⊂⊆∞∑∏∫∠⊥∥→⇒⌊⌋⌈⌉⟦⟧′"
 """Signs that count. A minus and brackets are `−⟦⟧` where they were found to be mathematics, else punctuation."""
-_TOKEN = re.compile(rf"\d+(?:\.\d+)?|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+|[{re.escape(_SIGNS)}]")
+_TOKEN = re.compile(rf"[.?!](?=\s|$)|\d+(?:\.\d+)?|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+|[{re.escape(_SIGNS)}]")
 
 _NUMBERS = {
     "zero": "0", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
@@ -46,16 +46,21 @@ _FUNCTIONS = frozenset(
 _TELLING = _FUNCTIONS | frozenset(
     _WORD.findall(
         "hundred thousand million billion dozen half third quarter double triple twice thrice factorial "
-        "not no never without except neither both only more less fewer greater smaller larger most least greatest "
-        "smallest largest highest lowest maximum minimum longest shortest oldest youngest sum difference product "
-        "quotient remainder square squares cube cubes reciprocal reciprocals area perimeter volume circumference "
-        "radius diameter center mean median even odd prime composite positive negative same different distinguishable "
-        "indistinguishable consecutive increase increases increased decrease decreases decreased before after first "
-        "last true false ascending descending heads tails boys girls pentagon hexagon heptagon octagon nonagon decagon"
+        "not no never without except neither less fewer least smallest lowest minimum shortest youngest difference "
+        "product quotient remainder square squares cube cubes reciprocal reciprocals perimeter volume circumference "
+        "diameter center median odd composite negative different indistinguishable consecutive decrease decreases "
+        "decreased last false descending tails girls pentagon hexagon heptagon octagon nonagon decagon"
     )
 )
-"""Words that turn a question into another one, so they count as figures do. Most were met in MATH."""
+"""Words that turn a question into another one, so they count as figures do; most were met in MATH.
+
+Of two opposites the rarer stands here: `fewer` alone tells `fewer` from `more`.
+"""
 _GREEK = frozenset(_WORD.findall("alpha beta gamma delta epsilon theta lambda mu pi rho sigma tau phi omega"))
+
+
+END = "."
+"""The token at the end of a sentence; in another notation of the text it may be missing."""
 
 
 def is_figure(token: str) -> bool:
@@ -81,11 +86,13 @@ _CAPITALS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,}(?![a-z])")
 
 
 def tokens(text: str) -> list[str]:
-    r"""Words, numbers and signs in order, one notation each: `Let $x\le\tfrac{1}{2}$` -> let x ≤ 1 / 2."""
+    r"""Words, numbers, signs and `END`s in order, one notation each: `Let $x\le\tfrac{1}{2}$.` -> let x ≤ 1 / 2 ."""
     text = text.translate(_CHARACTERS)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
     text = text.lower()
+    if "*" in text:
+        text = _BOLD.sub(r"\1", _BULLET.sub("", text))
     if "```" in text:
         text = _FENCE.sub(_code, text)
     if "\\" in text or "{" in text:
@@ -94,9 +101,9 @@ def tokens(text: str) -> list[str]:
 
 
 def _number(token: str) -> str:
-    """3.50 and 3.5 are one number, and so are 007 and 7."""
+    """3.50 and 3.5 are one number, and so are 007 and 7. Every sentence ends alike."""
     if not token[0].isdecimal():
-        return token
+        return END if token in "?!" else token
     whole, _, part = token.partition(".")
     part = part.rstrip("0")
     return (whole.lstrip("0") or "0") + (f".{part}" if part else "")
@@ -148,8 +155,8 @@ _COMMANDS = {
     "div": "/", "over": "/", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|", "cup": "∪", "cap": "∩", "in": "∈",
     "notin": "∉", "subset": "⊂", "subseteq": "⊆", "infty": "∞", "sum": "∑", "prod": "∏", "int": "∫", "to": "→",
     "rightarrow": "→", "implies": "⇒", "angle": "∠", "perp": "⊥", "parallel": "∥", "lfloor": "⌊", "rfloor": "⌋",
-    "lceil": "⌈", "rceil": "⌉", "circ": "degrees", "degree": "degrees", "ldots": "", "dots": "", "cdots": "",
-    "varepsilon": "epsilon", "varphi": "phi", "dbinom": "binom", "tbinom": "binom",
+    "lceil": "⌈", "rceil": "⌉", "prime": "′", "circ": "degrees", "degree": "degrees", "ldots": "", "dots": "",
+    "cdots": "", "varepsilon": "epsilon", "varphi": "phi", "dbinom": "binom", "tbinom": "binom",
 }  # fmt: skip
 
 
@@ -168,11 +175,12 @@ def _tex(text: str) -> str:
 
 _TWO_SIGNS = re.compile(r"<=|>=|!=|==|->|=>|\*\*(?=\s?[\w(])")
 _ONE_SIGN = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "=", "->": "→", "=>": "⇒", "**": "^"}
-_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*\*[ \t]+(?=[^\W\d_]{2})", re.MULTILINE)
 _BOLD = re.compile(r"(?<![\w)*])\*{1,2}(?=[^\s*])([^*\n]+)(?<=\S)\*{1,2}(?![\w(*])")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _BARE_POINT = re.compile(r"(?<![\w)])\.(?=\d)")
-_DASH = re.compile(r"(?<![^\W\d_][^\W\d_])-(?=\s*(?:[\d(.]|[^\W\d_](?![^\W\d_])))")
+_DASH = re.compile(r"(?<![^\W\d_][^\W\d_])-(?=\s*(?:[\d(.]|[^\W\d_](?![^\W\d_])))(?!(?<=[^\W\d_][^\W\d_\"]\s-)\s+a\s)")
+"""A dash before a number, a bracket or a symbol is a minus, but not the hyphen of `covid-19`, nor `dash - a dash`."""
 _FACTORIAL = re.compile(r"(?<=[\w)])!(?=\s*[-+*/^=<>$)}])")
 _DERIVATIVE = re.compile(r"(?<=\b[a-z])'(?=\s*[(=])")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
@@ -182,18 +190,16 @@ _LONG_WORD = re.compile(r"[^\W\d_]{2,}")
 
 def _marks(text: str) -> str:
     """Marks that are mathematics in one place and punctuation in another, each for what it is."""
-    if "*" in text:
-        text = _BOLD.sub(r"\1", _BULLET.sub("", text))
     text = _TWO_SIGNS.sub(lambda found: _ONE_SIGN[found[0]], text)
     if "," in text:
         text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
     text = _BARE_POINT.sub("0.", text)
     if "-" in text:
-        text = _DASH.sub(_MINUS, _BULLET.sub("", text))
+        text = _DASH.sub(_MINUS, text)
     if "!" in text:
         text = _FACTORIAL.sub(" factorial ", text)
     if "'" in text:
-        text = _DERIVATIVE.sub(" prime ", text).replace("'", "")
+        text = _DERIVATIVE.sub("′", text).replace("'", "")
     if "(" in text or "{" in text:
         text = text.replace("{", "(").replace("}", ")")
         for _ in range(_DEEPEST):

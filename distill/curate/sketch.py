@@ -19,7 +19,7 @@ import numpy as np
 from datasketch import MinHash
 from numpy.typing import NDArray
 
-from distill.curate.normalize import capitals, is_figure, squeezed, tokens
+from distill.curate.normalize import END, capitals, is_figure, squeezed, tokens
 
 # N texts, B bands, R rows a band, P distinct pairs of all texts, F runs of figures of all texts
 BANDS, ROWS = 40, 4
@@ -28,7 +28,7 @@ SAMPLE = 1024
 """Pairs kept of a longer text; a similarity is then estimated with a standard error of at most 0.016."""
 AT_ONCE = 1 << 14
 """Pairs hashed together: 10 MB for each array of BANDS x ROWS hashes."""
-CONTEXT = 3
+CONTEXT = 2
 """Words on either side that say which place a figure has."""
 
 Numbers = Literal["count", "words", "ignore"]
@@ -39,7 +39,7 @@ class Sketches:
     """Of N texts, in their order. Of short texts only `whole_N` and `short_N` mean anything."""
 
     whole_N: NDArray[np.uint64]
-    """Digest of all tokens."""
+    """Digest of all words and figures."""
     short_N: NDArray[np.bool_]
     """Too few words to be compared by parts."""
     figures_N: NDArray[np.uint64]
@@ -55,7 +55,7 @@ class Sketches:
     pairs_N: NDArray[np.int64]
     """How many of them a text has."""
     places_F: NDArray[np.uint64]
-    """Of every run of figures the hash of the words around it, above 32 bits of the figures' own."""
+    """Of every run of figures the words before it, then those after it: a hash above 32 bits of the figures' own."""
     places_N: NDArray[np.int64]
     """How many of them a text has."""
 
@@ -75,15 +75,17 @@ def sketch(texts: Sequence[str], groups: Sequence[str], numbers: Numbers, shorte
         if numbers == "ignore":
             said = ["0" if token[0].isdecimal() else token for token in said]
         seed = _digest(group)
-        whole.append(_digest("\0".join([group, *said] if said else [group, "", squeezed(text)])))
+        sentences = [_token(token) for token in said]
+        said = [token for token in said if token != END]
         read = [_token(token) for token in said]
+        whole.append(_digest("\0".join([group, *said] if said else [group, "", squeezed(text)])))
         counted = [value for value, figure in read if figure] if numbers == "count" else []
         short.append(sum(not figure for _, figure in read) < shortest)
         figures.append((seed + sum(counted)) & _MASK)
         order.append(functools.reduce(_mix, counted, 0))
         named = capitals(text) if numbers == "count" else []
         names.append(_digest(" ".join(named)) if named else 0)
-        places.append([] if short[-1] or not counted else _places(read))
+        places.append([] if short[-1] or not counted else _places(sentences))
         if not short[-1]:
             flat.extend(value for value, _ in read)
         starts.append(len(flat))
@@ -126,19 +128,27 @@ def _mix(state: int, value: int) -> int:
 
 
 def _places(read: Sequence[tuple[int, bool]]) -> list[int]:
-    """A run of figures is one figure: in `3x + 5y` they are `3` and `+ 5`, each known by the words around it."""
-    said = [value for value, figure in read if not figure]
+    """Two entries a run of figures: it is known by the words before it in its sentence, and by those after it."""
     found: list[int] = []
-    run, before = 0, 0
-    for value, figure in (*read, (0, False)):
-        if figure:
-            run = _mix(run, value)
+    sentence: list[tuple[int, bool]] = []
+    for token in (*read, _token(END)):
+        if token != _token(END):
+            sentence.append(token)
             continue
-        if run:
-            around = functools.reduce(_mix, [*said[max(0, before - CONTEXT) : before], 1, *said[before:][:CONTEXT]], 0)
-            found.append((around >> 32 << 32) | (run >> 32))
-            run = 0
-        before += 1
+        said = [value for value, figure in sentence if not figure]
+        run, before = 0, 0
+        for value, figure in (*sentence, (0, False)):
+            if figure:
+                run = _mix(run, value)
+                continue
+            if run:
+                sides = said[max(0, before - CONTEXT) : before], said[before : before + CONTEXT]
+                for side, around in enumerate(sides):
+                    known = functools.reduce(_mix, around, side + 1) if around else 0
+                    found.append((known >> 32 << 32) | (run >> 32))
+                run = 0
+            before += 1
+        sentence = []
     return found
 
 
