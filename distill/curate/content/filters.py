@@ -3,11 +3,13 @@
 What is cheap and what guards the others comes first. Each filter has a table of its own; "off" leaves it out.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
 from distill.curate.content.finding import Filter
+from distill.curate.content.harm import Harm, HarmConfig
 from distill.curate.content.personal import Personal, PersonalConfig
 from distill.curate.content.style import (
     Format,
@@ -55,10 +57,12 @@ class ContentConfig(StageConfig):
     """Whether a person could read it."""
     personal: PersonalConfig | Off = Field(default_factory=PersonalConfig)
     """Addresses, numbers and secrets of persons."""
+    harm: HarmConfig | Off = Field(default_factory=HarmConfig)
+    """Harmful open questions keep safe answers only."""
 
 
-def content_filters(config: ContentConfig) -> list[Filter]:
-    """The filters a config asks for, in the order they look."""
+def content_filters(config: ContentConfig, harm_scores: Mapping[str, float] | None = None) -> list[Filter]:
+    """The filters a config asks for, in the order they look. `harm_scores`: by trace id, what another judge says."""
     made: list[Filter] = []
     if config.size != "off":
         made.append(Size(config.size))
@@ -78,4 +82,6 @@ def content_filters(config: ContentConfig) -> list[Filter]:
         made.append(Readability(config.readability))
     if config.personal != "off":
         made.append(Personal(config.personal))
+    if config.harm != "off":
+        made.append(Harm(config.harm, harm_scores or {}))
     return made

@@ -81,7 +81,8 @@ AMERICAN = re.compile(
 ABROAD = re.compile(r"(?<![\w)\]}])\+[1-9]\d{0,2}(?:[ .-]\(?\d{1,4}\)?){2,6}(?![\w-]|\.\d)")
 SPOKEN = re.compile(
     r"(?:\b(?:tel|phone|telephone|mobile|cell|fax|whatsapp|telefon|téléphone|teléfono)\b|телефон|电话|手机|電話|전화)"
-    r"[^\d\n+(]{0,20}(?P<number>\+?\(?\d(?:[ .()-]{0,2}\d){7,14})(?![\w-]|[.,]\d)",
+    r"(?: ?(?:number|no\.?|is|me at|at|号码|番号)){0,3}[ :：=]{0,3}"
+    r"(?P<number>\+?\(?\d(?:[ .()-]{0,2}\d){7,14})(?![\w-]|[.,]\d)",
     re.IGNORECASE,
 )
 FOR_ALL = ("800", "822", "833", "844", "855", "866", "877", "888", "900")
