@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import judge_command, plan_command, run_command, teacher_command
+from cli import decontaminate_command, judge_command, plan_command, run_command, teacher_command
 from distill.errors import UserError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ run_command.register(app)
 judge_command.register(app)
 teacher_command.register(app)
 plan_command.register(app)
+decontaminate_command.register(app)
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ order, so the first of two equal ones stays. Does not change a row.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from distill.curate.decontaminate import HeldOut, Match, Shared
+from distill.curate.decontaminate import HeldOut, Match, Shared, dropping
 from distill.curate.normalize import squeezed
 from distill.progress import Progress
 from distill.prompts import Chat
@@ -155,11 +156,12 @@ def clean(held_out: HeldOut, matches: list[Match]) -> Filter:
         if problem.id not in prompts:
             prompts[problem.id] = held_out.in_prompt(problem.prompt)
             matches.extend(_match(found, row, "prompt") for found in prompts[problem.id])
-        if prompts[problem.id]:
-            return "contaminated-prompt", f"shares words with {prompts[problem.id][0].against_id}"
+        if found := dropping(prompts[problem.id]):
+            return "contaminated-prompt", f"shares words with {found.against_id}"
         shared = held_out.in_trace(row.text)
         matches.extend(_match(found, row, "trace") for found in shared)
-        return ("contaminated-trace", f"shares words with {shared[0].against_id}") if shared else None
+        found = dropping(shared)
+        return ("contaminated-trace", f"shares words with {found.against_id}") if found else None
 
     return Filter("clean", look)
 
@@ -185,14 +187,5 @@ def at_most(limit: int) -> Filter:
     return Filter("at-most", look)
 
 
-def _match(found: Shared, row: Row, where: str) -> Match:
-    return Match.model_validate(
-        {
-            "where": where,
-            "problem_id": row.problem.id,
-            "trace_id": row.trace_id if where == "trace" else None,
-            "how": found.how,
-            "span": found.span,
-            "against_id": found.against_id,
-        }
-    )
+def _match(found: Shared, row: Row, where: Literal["prompt", "trace"]) -> Match:
+    return found.match(where, row.problem.id, row.trace_id if where == "trace" else None)

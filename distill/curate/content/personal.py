@@ -85,6 +85,8 @@ SPOKEN = re.compile(
     r"(?P<number>\+?\(?\d(?:[ .()-]{0,2}\d){7,14})(?![\w-]|[.,]\d)",
     re.IGNORECASE,
 )
+TERM = re.compile(r"(?:[\d)\]}$=]|(?<![^\W\d_])[^\W\d_])\s?$")
+"""What a sum has before its plus: a number, something in brackets, a variable."""
 FOR_ALL = ("800", "822", "833", "844", "855", "866", "877", "888", "900")
 """Area codes of the American plan that nobody owns: toll-free and premium."""
 
@@ -96,10 +98,9 @@ def phones(text: str) -> Iterator[str]:
         if _rings(digits):
             yield found.group()
     for found in ABROAD.finditer(text):
-        before = text[max(0, found.start() - 2) : found.start()].strip()
         digits = _digits(found.group())
-        # A sum has a term before its sign; American numbers are counted above.
-        if 9 <= len(digits) <= 15 and not before[-1:].isalnum() and digits[0] != "1":
+        added = TERM.search(text, max(0, found.start() - 3), found.start())
+        if 9 <= len(digits) <= 15 and not added and digits[0] != "1":  # American numbers are counted above
             yield found.group()
     for found in SPOKEN.finditer(text):
         number = found["number"]

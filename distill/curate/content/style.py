@@ -50,7 +50,7 @@ class ReadabilityConfig(StageConfig):
     """Whether a person could read it."""
 
     least: float = Field(default=0.25, ge=0.0, le=1.0)
-    """Score a completion has at least: 0.25 forgives two slips, or one kind of noise, for short texts hold odd words."""
+    """Score a completion has at least: 0.25 forgives two slips or one kind of noise, for short texts hold odd words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ class Readability:
 def languages(prompt: str) -> dict[str, float]:
     """Share of a prompt's words by language, of those in which it says LEAST words or more.
 
-    Sentences are told apart by script and, where py3langid is sure of one, by language; a sentence it is not sure of
-    counts for the first language of its script.
+    Sentences are told apart by script and, within one, by language; those of fewer than LEAST words and those py3langid
+    is not sure of count for no language where there are several.
     """
     by_script: dict[str, list[list[Word]]] = defaultdict(list)
     total = 0
