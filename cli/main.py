@@ -5,7 +5,15 @@ import sys
 
 import typer
 
-from cli import ablate_command, judge_command, plan_command, run_command, teacher_command, traces_command
+from cli import (
+    ablate_command,
+    decontaminate_command,
+    judge_command,
+    plan_command,
+    run_command,
+    teacher_command,
+    traces_command,
+)
 from distill.errors import UserError
 
 app = typer.Typer(
@@ -40,6 +48,7 @@ teacher_command.register(app)
 traces_command.register(app)
 plan_command.register(app)
 ablate_command.register(app)
+decontaminate_command.register(app)
 
 
 def main() -> None:

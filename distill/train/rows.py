@@ -18,6 +18,8 @@ from distill.runs import MANIFEST, read_manifest
 
 EXAMPLES = "examples.jsonl"
 MARK = "decontaminated"
+UNCHECKED = "unchecked"
+"""The mark of a set that curate was told twice not to check."""
 IGNORED = -100
 """Label of a token that carries no loss, as torch's cross-entropy has it."""
 
@@ -41,6 +43,11 @@ class Rows:
 def check_decontaminated(data: Path, allow: bool) -> str:
     """Fingerprint of a training set; UserError when nobody compared it with the benchmarks."""
     manifest = read_manifest(data) if (data / MANIFEST).is_file() else None
+    if not allow and manifest is not None and manifest.report.marks.get(MARK) == UNCHECKED:
+        raise UserError(
+            f"{data / MANIFEST}: these examples were curated unchecked, so benchmark problems may be among them; "
+            "check them, or set allow_contaminated = true"
+        )
     if not allow and (manifest is None or MARK not in manifest.report.marks):
         where = f"{data / MANIFEST}: report.marks.{MARK}" if manifest else f"{data / MANIFEST}"
         raise UserError(

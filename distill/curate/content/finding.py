@@ -17,6 +17,13 @@ class Text:
     """What follows the thought; None when the thought never ended."""
     whole: str
     """What the student is to say."""
+    trace_id: str = ""
+    """Key of what others said of the trace, such as the scores of a judge of harm."""
+
+    @property
+    def solution(self) -> str:
+        """The answer; all that is said where the thought never ended."""
+        return self.whole if self.answer is None else self.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,10 @@ class Finding:
 class Filter(Protocol):
     """Lets a text pass, or says why not."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the step is called in counts and histories."""
+        ...
 
     def look(self, text: Text) -> Finding | None:
         """The first objection, if any. Never raises, whatever the text."""
