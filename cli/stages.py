@@ -1,5 +1,6 @@
 """Every stage with its function and config: the one place where all rooms meet."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from cli.loading import Folders
 from cli.ranks import expect_processes
 from cli.samplers import engine_sampler, harvest_sampler, measuring, tokenizer_named
 from distill.curate.config import CurateConfig
+from distill.curate.held_out import benchmark_test_files, benchmark_tests
 from distill.curate.measure import MeasureConfig, measure
-from distill.curate.stage import curate
+from distill.curate.stage import Inputs, curate
 from distill.harvest import HarvestConfig, harvest
 from distill.imports.config import ImportConfig
 from distill.imports.stage import import_files, import_traces
@@ -77,19 +79,22 @@ def _measure(c: StepContext) -> Report:
 
 def _curate(c: StepContext) -> Report:
     chat = Chat(Folders().load(c.path("tokenizer")).tokenizer) if "tokenizer" in c.inputs else None
-    against = c.inputs.get("against", ())
-    scores = c.path("scores") if "scores" in c.inputs else None
-    return curate(
-        c.inputs["traces"],
-        c.inputs["problems"],
-        against,
-        c.out,
-        c.config,
-        seed=c.seed,
-        progress=c.progress,
-        chat=chat,
-        scores=scores,
+    benchmarks: tuple[str, ...] = c.config.benchmarks
+    inputs = Inputs(
+        traces=c.inputs["traces"],
+        problems=c.inputs["problems"],
+        against=c.inputs.get("against", ()),
+        benchmarks=benchmark_tests(c.data, benchmarks) if benchmarks else None,
+        measures=c.inputs.get("measures", ()),
+        scores=c.path("scores") if "scores" in c.inputs else None,
+        harm_scores=c.path("harm_scores") if "harm_scores" in c.inputs else None,
     )
+    workers = len(os.sched_getaffinity(0))
+    return curate(inputs, c.out, c.config, seed=c.seed, progress=c.progress, chat=chat, workers=workers)
+
+
+def _curate_files(config: CurateConfig, data: Path) -> Iterable[Path]:
+    return benchmark_test_files(data, config.benchmarks) if config.benchmarks else ()
 
 
 def _teacher_init(c: StepContext) -> Report:
@@ -184,7 +189,7 @@ REGISTRY = {
         Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
         Stage("import", ImportConfig, _import, version=f"1 judge {JUDGE_VERSION}", reads=import_files),
         Stage("measure", MeasureConfig, _measure),
-        Stage("curate", CurateConfig, _curate, version="2"),
+        Stage("curate", CurateConfig, _curate, version="2", reads=_curate_files),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
         Stage("student-import", StudentImportConfig, _student_import, reads=_student_import_files),

@@ -29,6 +29,7 @@ traces = "{folder}/harvest"
 problems = "{folder}/problems"
 against = "{folder}/problems"
 order = "level"
+content = "off"
 orders = ["length"]
 """
 

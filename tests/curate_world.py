@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from distill.curate import CurateConfig, curate
+from distill.curate import CurateConfig, Inputs, curate
 from distill.curate.decontaminate import Match
 from distill.curate.history import Fate
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.ledger import Ledger
 from distill.progress import Progress
 from distill.records import Example, Params, Problem, SamplerId, Trace, Verdict
-from distill.runs import Report
+from distill.runs import Manifest, Report
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
@@ -26,6 +26,7 @@ class World:
         self.folder = folder
         self.problems = [problem("p1", "first"), problem("p2", "second", level=2), problem("p3", "third", level=3)]
         self.exam = [problem("exam", "the exam", split="test")]
+        self.terms = "allows-training"
         self.samples: list[tuple[Trace, Verdict | None]] = []
 
     def say(
@@ -70,17 +71,45 @@ class World:
                 if verdict is not None:
                     verdicts.append(verdict)
         sets.mkdir(exist_ok=True)
+        (harvest / "manifest.json").write_text(self.manifest().model_dump_json())
         write_jsonl(sets / "problems.jsonl", [*self.problems, *self.exam])
 
+    def manifest(self) -> Manifest:
+        """Of the harvest: its one source allows training."""
+        source = {"name": "oracle", "licence": "own", "terms": self.terms, "traces": len(self.samples)}
+        return Manifest(
+            step="harvest",
+            stage="harvest",
+            stage_version="1",
+            fingerprint="0123456789abcdef",
+            seed=0,
+            config={},
+            inputs=(),
+            versions={},
+            git_commit=None,
+            device="cpu",
+            started="2025-01-01T00:00:00Z",
+            seconds=1.0,
+            resumed=0,
+            report=Report(marks={"sources": [source]}),
+        )
+
     def curate(self, out: str = "out", seed: int = 0, chat: object = None, **fields: object) -> Report:
+        """A step with the given keys; filters of what texts say are off unless they are among them."""
         if not (self.folder / "harvest").exists():
             self.write()
         target = self.folder / out
         target.mkdir(exist_ok=True)
-        named = {"traces": "harvest", "problems": "problems", "against": "problems"}
+        named = {"traces": "harvest", "problems": "problems", "against": "problems", "content": "off"}
         config = CurateConfig.model_validate({**named, **fields})
-        places = [self.folder / "harvest"], [self.folder / "problems"], [self.folder / "problems"]
-        return curate(*places, target, config, seed=seed, progress=Progress("quiet"), chat=chat)  # type: ignore[arg-type]
+        problems = [self.folder / "problems"]
+        inputs = Inputs(
+            traces=[self.folder / "harvest"],
+            problems=problems,
+            against=problems if config.against else (),
+            measures=[self.folder / name for name in config.measures],
+        )
+        return curate(inputs, target, config, seed=seed, progress=Progress("quiet"), chat=chat)  # type: ignore[arg-type]
 
     def examples(self, out: str = "out") -> list[Example]:
         return read_jsonl(self.folder / out / "examples.jsonl", Example)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from distill.curate import CurateConfig, curate
+from distill.curate import CurateConfig, Inputs, curate
 from distill.errors import UserError
 from distill.progress import Progress
 from distill.records import Example
@@ -191,7 +191,12 @@ def test_the_report_and_card_count_every_step(world: World) -> None:
         "duplicate": 1,
         "contaminated-trace": 1,
     }
-    assert report.marks["decontaminated"] == {"against": {"stories": 1}, "method": "13-gram", "removed": 1}
+    assert report.marks["decontaminated"] == {
+        "against": {"stories": 1},
+        "method": "13-gram",
+        "removed": 1,
+        "flagged": 0,
+    }
     card = (world.folder / "out" / "card.md").read_text()
     for line in (
         "| verified | 5 | 4 | wrong 1 |",
@@ -199,7 +204,7 @@ def test_the_report_and_card_count_every_step(world: World) -> None:
         "| correct | 5 |",
         "| stories | 2 | 1 | 1 |",
         f"SHA-256 prefix `{report.marks['examples']}`",
-        "Method `13-gram` against stories (1): 1 traces removed.",
+        "Method `13-gram` against stories (1): 1 traces removed, 0 flagged.",
     ):
         assert line in card
     assert str(world.folder) not in card
@@ -252,9 +257,9 @@ def test_a_harvest_named_twice_counts_once(world: World) -> None:
     world.write()
     out = world.folder / "out"
     out.mkdir()
-    config = CurateConfig(traces=("harvest", "harvest"), problems="problems", against="problems")
-    places = [world.folder / "harvest"] * 2, [world.folder / "problems"], [world.folder / "problems"]
-    report = curate(*places, out, config, seed=0, progress=Progress("quiet"))
+    config = CurateConfig(traces=("harvest", "harvest"), problems="problems", against="problems", content="off")
+    inputs = Inputs([world.folder / "harvest"] * 2, [world.folder / "problems"], [world.folder / "problems"])
+    report = curate(inputs, out, config, seed=0, progress=Progress("quiet"))
     assert report.counts == {"traces": 1, "examples": 1}
 
 

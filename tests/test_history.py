@@ -19,6 +19,7 @@ traces = "{folder}/harvest"
 problems = "{folder}/problems"
 against = "{folder}/problems"
 max_per_problem = 2
+content = "off"
 orders = ["length"]
 """
 
@@ -90,7 +91,7 @@ def test_the_command_line_curates_and_explains_in_words(world: World) -> None:
 def test_a_step_that_was_not_run_is_named(world: World) -> None:
     world.write()
     with pytest.raises(UserError, match="not a complete run folder"):
-        find_fate(world.folder / "harvest", "t00")
+        find_fate(world.folder / "problems", "t00")
 
 
 def test_words_of_a_foreign_answer_stay_on_one_line(world: World) -> None:

@@ -16,10 +16,17 @@ from distill.curate.config import CurateConfig
 from distill.curate.history import HISTORY, Count, by_count
 from distill.curate.row import Row
 from distill.curate.sources import Sources
+from distill.curate.terms import Source
 from distill.curate.writing import EXAMPLES, PARQUET
 from distill.runs import write_durably
 
 CARD, README, LENGTHS, LEVELS, MATCHES = "card.md", "README.md", "lengths.svg", "levels.svg", "decontamination.jsonl"
+
+
+CONSTRUCTED = (
+    " Procedural prompts share their phrases on purpose, so only equal prompts count here; "
+    "the families split train and test by a stable hash of the composition."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,12 @@ class Told:
     seed: int
     harvests: Sequence[str]
     problems: Sequence[str]
+    terms: Sequence[Source]
+    """Sources of the traces with licence and terms."""
     sources: Sources
     counts: Sequence[Count]
     kept: Sequence[Row]
-    mark: Mapping[str, Any]
+    mark: Mapping[str, Any] | str
     """How it was decontaminated, as in the manifest."""
     matches: Counter[str]
     """Shared stretches by where they were found and how."""
@@ -43,20 +52,19 @@ class Told:
 def write_card(out: Path, told: Told) -> None:
     """Markdown, its two plots, and the page the hub opens with."""
     config, sources, kept = told.config, told.sources, len(told.kept)
-    against = ", ".join(f"{source} ({count:,})" for source, count in told.mark["against"].items())
-    removed, method = told.mark["removed"], told.mark["method"]
     parts = [
         f"# {kept:,} examples from {', '.join(told.harvests)}",
         f"Answers to the problems of {', '.join(told.problems)}. Kept: {config.keep}; thought: {config.thought}; "
         f"order: {config.order}; instruction: {config.instruction}; seed: {told.seed}.",
         f"`{EXAMPLES}` has the SHA-256 prefix `{told.checksum}`; `{PARQUET}` holds the same rows.",
+        "## Where it comes from\n\n"
+        + _table(("source", "teacher", "licence", "terms", "who says so", "traces"), _terms(told)),
         "## Who spoke\n\n" + _table(("sampler", "traces"), by_count(sources.samplers)),
         _table(("how it was asked", "traces"), _asked(sources)),
         "## What the judge said\n\n" + _table(("verdict", "traces"), by_count(sources.verdicts)),
         "## What was dropped\n\n" + _table(("filter", "before", "after", "reasons"), _steps(told.counts)),
         f"What every step said about every trace is in `{HISTORY}`.",
-        f"## Decontamination\n\nMethod `{method}` against {against}: {removed:,} traces removed. "
-        f"Every match is in `{MATCHES}`.{_caveat(method)}",
+        f"## Decontamination\n\n{_decontamination(told.mark)}",
         *([_table(("found", "stretches"), by_count(told.matches))] if told.matches else []),
         "## What is in it\n\n" + _table(("family", "level", "problems", "examples"), _levels(told.kept)),
         f"![Examples of each length]({LENGTHS})\n\n![Examples of each level]({LEVELS})",
@@ -80,12 +88,31 @@ def _asked(sources: Sources) -> list[tuple[str, int]]:
     return [(f"`{asked}`", count) for asked, count in by_count(Counter(sources.asked()))]
 
 
-def _caveat(method: str) -> str:
-    if method != "by-construction":
-        return ""
+def _terms(told: Told) -> list[tuple[str, ...]]:
+    accepted = told.config.accept_terms
+    return [
+        (
+            source.name if source.url is None else f"[{source.name}]({source.url})",
+            source.teacher or "",
+            source.licence,
+            source.terms + (", accepted in the recipe" if source.name in accepted else ""),
+            source.basis,
+            "" if source.traces is None else f"{source.traces:,}",
+        )
+        for source in told.terms
+    ]
+
+
+def _decontamination(mark: Mapping[str, Any] | str) -> str:
+    if isinstance(mark, str):
+        return "None: nobody compared these examples with any benchmark."
+    against = ", ".join(f"{source} ({count:,})" for source, count in mark["against"].items())
+    missing = ", ".join(mark.get("not_there", ()))
     return (
-        " Procedural prompts share their phrases on purpose, so only equal prompts count here; "
-        "the families split train and test by a stable hash of the composition."
+        f"Method `{mark['method']}` against {against}: {mark['removed']:,} traces removed, "
+        f"{mark['flagged']:,} flagged. Every match is in `{MATCHES}`."
+        + (f" Not compared, for their files were not there: {missing}." if missing else "")
+        + (CONSTRUCTED if mark["method"] == "by-construction" else "")
     )
 
 

@@ -30,6 +30,8 @@ How = Literal["same", "13-gram", "short prompt", "near", "numbers-changed"]
 Variants = Literal["drop", "flag", "off"]
 """What is done about a near match: dropped, listed only, or not looked for."""
 
+UNCHECKED = "unchecked"
+"""The mark of a set that curate was told twice not to check."""
 WINDOW = 13
 """Words in a contamination window."""
 SHORTEST = 8

@@ -4,16 +4,20 @@ A filter looks at one trace and lets it pass or says why not; it knows no other 
 of what a text says are in `distill.curate.content`; steps over the whole set are not here.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from distill.curate.content.finding import Finding, Text
-from distill.curate.decontaminate import HeldOut
+from distill.curate.decontaminate import HeldOut, Shared, dropping
 from distill.curate.row import Row
 from distill.errors import shown
 from distill.prompts import Chat
 from distill.records import Message
 from distill.selection import Instruction, asking
+
+LARGEST_LOSS = 700.0
+"""Nats a token; the exponential of more is no finite number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,19 @@ def verified(*, in_process: bool) -> Callable[[Seen], Finding | None]:
     return look
 
 
+def perplexity(limit: float) -> Callable[[Seen], Finding | None]:
+    """At most `limit` under the model of the first measure step."""
+
+    def look(seen: Seen) -> Finding | None:
+        measured = seen.row.measures[0]
+        if measured is None:
+            return Finding("not-measured", "none", limit, "the first of `measures` has no loss of it")
+        found = round(math.exp(min(measured.loss, LARGEST_LOSS)), 4)
+        return Finding("perplexing", found, limit, f"{measured.loss:.4f} nats a token") if found > limit else None
+
+    return look
+
+
 class Clean:
     """Nothing of a held-out problem in prompt or trace. Says what it met first; all of it is in `matches`."""
 
@@ -68,23 +85,35 @@ class Clean:
 
     def __init__(self, held_out: HeldOut) -> None:
         self.held_out = held_out
-        self._prompts: dict[int, str | None] = {}
-        """By problem: the held-out problem its prompt meets."""
+        self.flagged: dict[str, Finding] = {}
+        """By trace: what was met and is not dropped for."""
+        self._prompts: dict[int, Shared | None] = {}
+        """By problem: what its prompt meets, a match that drops it before one that does not."""
 
     def look(self, seen: Seen) -> Finding | None:
-        """The first match of the prompt, else of the trace."""
+        """A match of the prompt, else of the trace."""
         number = seen.row.problem
         if number not in self._prompts:
-            found = self.held_out.in_prompt(seen.text.problem.prompt)
-            self._prompts[number] = found[0].against_id if found else None
-        against = self._prompts[number]
-        if against is not None:
-            return Finding("contaminated-prompt", against, None, f"its prompt shares words with {against}")
-        shared = self.held_out.in_trace(seen.text.whole)
-        if shared:
-            against = shared[0].against_id
-            return Finding("contaminated-trace", against, None, f"it shares words with {against}")
+            self._prompts[number] = _worst(self.held_out.in_prompt(seen.text.problem.prompt))
+        prompt = self._prompts[number]
+        if prompt is not None and prompt.drops:
+            return _contaminated("contaminated-prompt", prompt)
+        trace = _worst(self.held_out.in_trace(seen.text.whole))
+        if trace is not None and trace.drops:
+            return _contaminated("contaminated-trace", trace)
+        if prompt is not None:
+            self.flagged[seen.row.trace_id] = _contaminated("contaminated-prompt", prompt)
+        elif trace is not None:
+            self.flagged[seen.row.trace_id] = _contaminated("contaminated-trace", trace)
         return None
+
+
+def _worst(found: Sequence[Shared]) -> Shared | None:
+    return dropping(found) or next(iter(found), None)
+
+
+def _contaminated(reason: str, shared: Shared) -> Finding:
+    return Finding(reason, shared.against_id, None, f"shares words with {shared.against_id} ({shared.how})")
 
 
 def short_enough(chat: Chat, instruction: Instruction, limit: int) -> Callable[[Seen], Finding | None]:

@@ -10,19 +10,24 @@ Does not judge correctness (the judge has done so) and does not tokenize for tra
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from distill.curate.card import MATCHES, Told, write_card
 from distill.curate.config import CurateConfig
-from distill.curate.content.finding import Finding
+from distill.curate.content import content_filters
+from distill.curate.content.finding import Filter as ContentFilter
 from distill.curate.curriculum import ordered
-from distill.curate.decontaminate import HeldOut, Match
-from distill.curate.filters import Clean, Filter, short_enough, trainable, verified
+from distill.curate.decontaminate import UNCHECKED, HeldOut, Match
+from distill.curate.filters import Clean, Filter, perplexity, short_enough, trainable, verified
+from distill.curate.held_out import Exams
 from distill.curate.history import HISTORY, Count, History, by_count
 from distill.curate.policies import Choice, Given, apply, names, read_scores, relabels, sketched
 from distill.curate.questions import Questions
-from distill.curate.reading import Reader, Reading
+from distill.curate.reading import Reader, read_measures
 from distill.curate.row import Row
+from distill.curate.steps import repeats, thin
+from distill.curate.terms import Source, gate
 from distill.curate.writing import EXAMPLES, Texts, write_examples, write_orders
 from distill.errors import UserError
 from distill.jsonl import write_jsonl
@@ -34,45 +39,63 @@ from distill.runs import Report
 from distill.selection import iter_problems
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a curate step reads, by the keys of its table."""
+
+    traces: Sequence[Path]
+    problems: Sequence[Path]
+    against: Sequence[Path] = ()
+    benchmarks: Exams | None = None
+    measures: Sequence[Path] = ()
+    scores: Path | None = None
+    harm_scores: Path | None = None
+
+
 def curate(
-    traces: Sequence[Path],
-    problems: Sequence[Path],
-    against: Sequence[Path],
+    inputs: Inputs,
     out: Path,
     config: CurateConfig,
     *,
     seed: int,
     progress: Progress,
     chat: Chat | None = None,
-    scores: Path | None = None,
+    workers: int = 1,
 ) -> Report:
     """Write examples, every trace's history, the contamination matches and a card into `out`.
 
-    `chat` renders with the tokenizer the config names; `scores` is for the policy `scored`.
-    Raises UserError when nothing is kept.
+    `chat` renders with the tokenizer the config names; nothing depends on `workers`, the processes that
+    look for near duplicates. Raises UserError when nothing is kept, or a source's terms do not allow it.
     """
     if (chat is None) != (config.tokenizer is None):
         raise UserError("curate: a chat is needed exactly when the config names a tokenizer")
-    held_out, counted = _held_out(against, config)
-    early, late = _filters(config, held_out, chat)
-    history = History([*(step.name for step in early), "distinct", *(step.name for step in late), *_last(config)])
+    sources = gate(inputs.traces, config.terms, config.accept_terms)
+    held_out, counted = _held_out(inputs, config)
+    clean = Clean(held_out)
+    early, late = _filters(inputs, config, clean, chat)
+    last = [*(() if config.max_per_problem is None else ("at-most",)), *names(config.policies)]
+    history = History([*(step.name for step in early), *repeats(config), *(step.name for step in late), *last])
     if config.max_tokens is not None:
         history.measured["short-enough"] = "tokens", config.max_tokens
-    with closing(Questions(problems, progress)) as questions, closing(Texts(traces, questions, config)) as texts:
+    with (
+        closing(Questions(inputs.problems, progress)) as questions,
+        closing(Texts(inputs.traces, questions, config)) as texts,
+    ):
         reading = Reader(
             questions,
             config.thought,
             early=early,
             late=late,
+            measures=[read_measures(folder) for folder in inputs.measures],
             sketched=sketched(config.policies),
             voiced=relabels(config.policies),
-        ).read(traces, progress)
-        _thin(reading, history, config)
+        ).read(inputs.traces, progress)
+        thin(reading, history, clean, texts, config, scratch=out, workers=workers, progress=progress)
         given = Given(
             seed,
             reading.rows,
             in_process=config.in_process == "keep",
-            scores=read_scores(scores) if scores is not None else {},
+            scores=read_scores(inputs.scores) if inputs.scores is not None else {},
             measures=config.measures,
         )
         choice = apply(config.policies, history, given)
@@ -85,20 +108,20 @@ def curate(
         write_jsonl(out / HISTORY, history.fates(reading.rows, questions.ids, ids))
         matches: Counter[str] = Counter()
         write_jsonl(out / MATCHES, _matches(reading.rows, history, held_out, texts, matches))
-    removed = sum(count.reasons.total() for count in counts if count.name == "clean")
-    mark: dict[str, object] = {"against": counted, "method": config.decontaminate, "removed": removed}
+    mark = _mark(config, counted, inputs.benchmarks, counts)
     checksum = file_fingerprint(out / EXAMPLES)
-    harvests, asked = ([path.name for path in paths] for paths in (traces, problems))
-    write_card(out, Told(config, seed, harvests, asked, reading.sources, counts, kept, mark, matches, checksum))
-    return _report(counts, len(kept), mark, checksum, choice)
+    harvests, asked = ([path.name for path in paths] for paths in (inputs.traces, inputs.problems))
+    told = Told(config, seed, harvests, asked, sources, reading.sources, counts, kept, mark, matches, checksum)
+    write_card(out, told)
+    return _report(counts, len(kept), mark, sources, checksum, choice)
 
 
-def _held_out(against: Sequence[Path], config: CurateConfig) -> tuple[HeldOut, dict[str, int]]:
+def _held_out(inputs: Inputs, config: CurateConfig) -> tuple[HeldOut, dict[str, int]]:
     """Test-split problems of every place named, and how many of each source; a place without any is a mistake."""
     counted: Counter[str] = Counter()
 
     def test() -> Iterator[Problem]:
-        for path in against:
+        for path in inputs.against:
             before = counted.total()
             for problem in iter_problems(path):
                 if problem.split == "test":
@@ -106,70 +129,71 @@ def _held_out(against: Sequence[Path], config: CurateConfig) -> tuple[HeldOut, d
                     yield problem
             if counted.total() == before:
                 raise UserError(f"{path}: holds no problem of split 'test', so nothing can be checked against it")
+        for problem in inputs.benchmarks.problems if inputs.benchmarks is not None else ():
+            counted[problem.source] += 1
+            yield problem
 
-    return HeldOut(test(), config.decontaminate), dict(sorted(counted.items()))
+    held_out = HeldOut(test(), config.decontaminate, near=config.held_out_near, numbers_changed=config.numbers_changed)
+    return held_out, dict(sorted(counted.items()))
 
 
-def _filters(config: CurateConfig, held_out: HeldOut, chat: Chat | None) -> tuple[list[Filter], list[Filter]]:
+def _filters(
+    inputs: Inputs, config: CurateConfig, clean: Clean, chat: Chat | None
+) -> tuple[list[Filter], list[Filter]]:
     """Filters of single texts in front of the steps over the whole set, and behind them."""
     early = [Filter("trainable", trainable)]
     if config.keep == "verified" and not config.policies:
         early.append(Filter("verified", verified(in_process=config.in_process == "keep")))
-    late = [Filter("clean", Clean(held_out).look)]
+    if config.content != "off":
+        harm = read_scores(inputs.harm_scores) if inputs.harm_scores is not None else None
+        early += [_of_text(filter_) for filter_ in content_filters(config.content, harm)]
+    if config.max_perplexity is not None:
+        early.append(Filter("perplexity", perplexity(config.max_perplexity)))
+    late = [] if config.decontaminate == "none" else [Filter(clean.name, clean.look)]
     if chat is not None and config.max_tokens is not None:
         late.append(Filter("short-enough", short_enough(chat, config.instruction, config.max_tokens)))
     return early, late
 
 
-def _last(config: CurateConfig) -> list[str]:
-    return [*(() if config.max_per_problem is None else ("at-most",)), *names(config.policies)]
+def _of_text(filter_: ContentFilter) -> Filter:
+    return Filter(filter_.name, lambda seen: filter_.look(seen.text))
 
 
-def _thin(reading: Reading, history: History, config: CurateConfig) -> None:
-    """Drop what filters and steps over the whole set object to, in the order of steps."""
-    history.drops.update(reading.early)
-    _distinct(history.alive(reading.rows), history)
-    for trace_id, said in reading.late.items():
-        history.drops.setdefault(trace_id, said)
-    if config.max_per_problem is not None:
-        _at_most(history.alive(reading.rows), config.max_per_problem, history)
-
-
-def _distinct(rows: Sequence[Row], history: History) -> None:
-    """One example a prompt and text, white space aside, whatever their problems and sources; the first stays."""
-    first: dict[int, str] = {}
-    for row in rows:
-        same = first.setdefault(row.digest, row.trace_id)
-        if same != row.trace_id:
-            history.drop(row, "distinct", Finding("duplicate", same, None, f"says the same as {same}"))
-
-
-def _at_most(rows: Sequence[Row], limit: int, history: History) -> None:
-    """The first `limit` examples of a problem."""
-    taken: Counter[int] = Counter()
-    for row in rows:
-        taken[row.problem] += 1
-        if taken[row.problem] > limit:
-            finding = Finding("over-quota", taken[row.problem], limit, f"its problem has {limit} already")
-            history.drop(row, "at-most", finding)
+def _mark(
+    config: CurateConfig, counted: dict[str, int], benchmarks: Exams | None, counts: Sequence[Count]
+) -> dict[str, object] | str:
+    """How held-out problems were kept away, for whoever trains on the examples."""
+    if config.decontaminate == "none":
+        return UNCHECKED
+    (found,) = (count for count in counts if count.name == Clean.name)
+    mark: dict[str, object] = {
+        "against": counted,
+        "method": config.decontaminate,
+        "removed": found.reasons.total(),
+        "flagged": found.flags.total(),
+    }
+    return {**mark, "not_there": list(benchmarks.missing)} if benchmarks and benchmarks.missing else mark
 
 
 def _matches(
     rows: Sequence[Row], history: History, held_out: HeldOut, texts: Texts, counted: Counter[str]
 ) -> Iterator[Match]:
-    """Every stretch a dropped row shares with a held-out problem; its text is read again for it."""
+    """Every stretch a dropped or flagged row shares with a held-out problem; its text is read again for it."""
     prompts: set[int] = set()
     for row in rows:
-        step, finding = history.drops.get(row.trace_id, (None, None))
-        if step != "clean" or finding is None or row.problem in prompts:
+        step, _ = history.drops.get(row.trace_id, (None, None))
+        flagged = any(flag == Clean.name for flag, _ in history.flags.get(row.trace_id, ()))
+        if step != Clean.name and not flagged:
             continue
         problem = texts.questions[row.problem]
-        if finding.reason == "contaminated-trace":
-            found = [shared.match("trace", problem.id, row.trace_id) for shared in held_out.in_trace(texts.said(row))]
-        else:
+        found: list[Match] = []
+        shared = held_out.in_prompt(problem.prompt)
+        if row.problem not in prompts:
             prompts.add(row.problem)
-            found = [shared.match("prompt", problem.id, None) for shared in held_out.in_prompt(problem.prompt)]
-        counted.update(f"{match.how} in a {match.where}" for match in found)
+            found += [one.match("prompt", problem.id, None) for one in shared]
+        if not any(one.drops for one in shared):  # else its traces were not looked at
+            found += [one.match("trace", problem.id, row.trace_id) for one in held_out.in_trace(texts.said(row))]
+        counted.update(f"{match.how} in a {match.where}{'' if match.drops else ', flagged'}" for match in found)
         yield from found
 
 
@@ -182,18 +206,39 @@ def _reasons(counts: Sequence[Count]) -> Counter[str]:
     return sum((count.reasons for count in counts), Counter())
 
 
-def _report(counts: Sequence[Count], kept: int, mark: dict[str, object], checksum: str, choice: Choice) -> Report:
+def _report(
+    counts: Sequence[Count],
+    kept: int,
+    mark: dict[str, object] | str,
+    sources: Sequence[Source],
+    checksum: str,
+    choice: Choice,
+) -> Report:
     lines = [
         f"{count.name:<14} {count.before:>9,} -> {count.after:>9,}  "
-        + ", ".join(f"{reason} {number:,}" for reason, number in by_count(count.reasons))
+        + ", ".join(
+            [f"{reason} {number:,}" for reason, number in by_count(count.reasons)]
+            + [f"({reason} {number:,} flagged)" for reason, number in by_count(count.flags)]
+        )
         for count in counts
     ]
     steps = {
-        count.name: {"before": count.before, "after": count.after, "reasons": dict(sorted(count.reasons.items()))}
+        count.name: {
+            "before": count.before,
+            "after": count.after,
+            "reasons": dict(sorted(count.reasons.items())),
+            **({"flags": dict(sorted(count.flags.items()))} if count.flags else {}),
+        }
         for count in counts
     }
     return Report(
         counts={"traces": counts[0].before, "examples": kept, **dict(sorted(_reasons(counts).items()))},
         lines=(*(line.rstrip() for line in lines), *choice.lines),
-        marks={"decontaminated": mark, "examples": checksum, "steps": steps, **choice.marks},
+        marks={
+            "decontaminated": mark,
+            "examples": checksum,
+            "steps": steps,
+            "sources": [source.model_dump(mode="json", exclude_none=True) for source in sources],
+            **choice.marks,
+        },
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.curate.curriculum import order_file
+from distill.curate.decontaminate import UNCHECKED
 from distill.errors import UserError
 from distill.jsonl import read_jsonl
 from distill.prompts import Chat
@@ -18,8 +19,6 @@ from distill.runs import MANIFEST, read_manifest
 
 EXAMPLES = "examples.jsonl"
 MARK = "decontaminated"
-UNCHECKED = "unchecked"
-"""The mark of a set that curate was told twice not to check."""
 IGNORED = -100
 """Label of a token that carries no loss, as torch's cross-entropy has it."""
 
