@@ -16,7 +16,7 @@ SMOLLM := $(VENV)/.ready-smollm
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-smollm check judge-audit speed soak gpu clean
+.PHONY: help setup demo reproduce test test-smollm check judge-audit dedup-audit speed soak gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -59,6 +59,9 @@ check: $(READY) ## Format, lint, types, walls
 
 judge-audit: $(READY) ## All that docs/judge.md claims, measured: labels, faults, attacks, fuzz, pool, mutation (10 min)
 	$(BIN)/python -W ignore -m tests.audit
+
+dedup-audit: $(READY) ## 100,000 duplicates planted among a million prompts: recall, false drops, seconds, memory (10 min)
+	$(BIN)/python -m tests.audit_near
 
 speed: $(READY) ## Timings against peers, both sides in one run, rows into docs/speed/*.csv
 	$(BIN)/python -m tests.speed

@@ -92,9 +92,13 @@ def _run(folder: Path, workers: int) -> None:
     answer_N = near_duplicates(texts(), NearConfig(), workers=workers, progress=Progress("plain"), scratch=folder)
     seconds = time.monotonic() - begun
     np.save(folder / "answer.npy", answer_N)
-    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    gigabytes = (own + workers * children) / 2**20
-    (folder / "cost.json").write_text(json.dumps({"seconds": seconds, "gigabytes": gigabytes}))
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost = {
+        "seconds": seconds,
+        "cpu": sum(used.ru_utime + used.ru_stime for used in (own, children)),
+        "gigabytes": (own.ru_maxrss + workers * children.ru_maxrss) / 2**20,
+    }
+    (folder / "cost.json").write_text(json.dumps(cost))
 
 
 def main() -> None:
@@ -124,6 +128,7 @@ def main() -> None:
     print(f"{chosen.copies:,} copies among {chosen.originals:,} prompts, {chosen.workers} workers, seed {chosen.seed}")
     print("\n".join(lines(score)))
     print(f"seconds                    {cost['seconds']:.0f} (at most {SECONDS:.0f})")
+    print(f"CPU seconds                {cost['cpu']:.0f} of all processes")
     print(f"peak resident memory       {cost['gigabytes']:.2f} GiB in all processes (at most {GIGABYTES:.0f})")
     held = (score.recall >= RECALL, score.false_drops <= FALSE_DROPS)
     if not all((*held, cost["seconds"] <= SECONDS, cost["gigabytes"] <= GIGABYTES)):

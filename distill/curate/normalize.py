@@ -76,13 +76,12 @@ def is_figure(token: str) -> bool:
 
 def capitals(text: str) -> list[str]:
     """Names in capitals, `AB` and `RADII`, sorted; empty where the text has no mixture of cases to tell them by."""
-    upper = len(_UPPER.findall(text))
-    if not 0 < upper <= len(_LOWER.findall(text)):
-        return []
-    return ["", *sorted(_CAPITALS.findall(text))]
+    if _UPPER.search(text) and _LOWER.search(text):
+        return ["", *sorted(_CAPITALS.findall(text))]
+    return []
 
 
-_UPPER, _LOWER = re.compile("[A-Z]"), re.compile("[a-z]")
+_UPPER, _LOWER = re.compile("[A-Z]"), re.compile(r"(?<!\\)\b[a-z]{2,}\b")
 _CAPITALS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,}(?![a-z])")
 
 

@@ -70,6 +70,7 @@ def sketch(texts: Sequence[str], groups: Sequence[str], numbers: Numbers, shorte
     places: list[list[int]] = []
     flat: list[int] = []
     starts = [0]
+    end = _token(END)
     for text, group in zip(texts, groups, strict=True):
         said = tokens(text)
         if numbers == "ignore":
@@ -77,7 +78,7 @@ def sketch(texts: Sequence[str], groups: Sequence[str], numbers: Numbers, shorte
         seed = _digest(group)
         sentences = [_token(token) for token in said]
         said = [token for token in said if token != END]
-        read = [_token(token) for token in said]
+        read = [token for token in sentences if token != end]
         whole.append(_digest("\0".join([group, *said] if said else [group, "", squeezed(text)])))
         counted = [value for value, figure in read if figure] if numbers == "count" else []
         short.append(sum(not figure for _, figure in read) < shortest)
@@ -131,8 +132,9 @@ def _places(read: Sequence[tuple[int, bool]]) -> list[int]:
     """Two entries a run of figures: it is known by the words before it in its sentence, and by those after it."""
     found: list[int] = []
     sentence: list[tuple[int, bool]] = []
-    for token in (*read, _token(END)):
-        if token != _token(END):
+    end = _token(END)
+    for token in (*read, end):
+        if token != end:
             sentence.append(token)
             continue
         said = [value for value, figure in sentence if not figure]
