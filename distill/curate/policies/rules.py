@@ -30,7 +30,7 @@ from distill.curate.policies.draw import in_shares, length, lot, spread
 from distill.curate.policies.majority import Relabel, relabel
 from distill.curate.policies.sketch import distance
 from distill.curate.row import Row
-from distill.errors import UserError
+from distill.errors import UserError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,7 @@ def correct_only(
         if vote is not None and row.extracted in vote.said:
             continue
         if row.status != "correct":
-            refused[index] = Finding(
-                row.status, row.extracted or "no answer", "correct", f"its verdict is {row.status}"
-            )
+            refused[index] = Finding(row.status, _said(row), "correct", f"its verdict is {row.status}")
         elif row.isolation in FORGEABLE and not (given.in_process and row.isolation == "in-process"):
             said = "the program could reach its judge"
             refused[index] = Finding("not-isolated", str(row.isolation), "process", said)
@@ -105,9 +103,7 @@ def diverse(rows: Sequence[Row], left: Sequence[int], policy: Diverse, given: Gi
     """k of each problem, each as far as possible from those taken before (Gonzalez 1985, farthest first)."""
     refused = correct_only(rows, left, policy, given, relabeled)
     for group in _by_problem(rows, left, refused, policy.open):
-        unsketched = next((index for index in group if not rows[index].sketch), None)
-        if unsketched is not None and len(group) > 1:
-            raise UserError(f"diverse: trace {rows[unsketched].trace_id} has no sketch, its text has no words")
+        assert all(rows[index].sketch for index in group), "rows are sketched while their texts are in hand"
         waiting = sorted(group, key=lambda index: lot(given.seed, "diverse", rows[index].trace_id))
         taken = [waiting.pop(0)]
         gaps = {index: distance(rows[index].sketch, rows[taken[0]].sketch) for index in waiting}
@@ -137,8 +133,8 @@ def majority(
         row = rows[index]
         vote = relabeled.get(row.problem)
         if vote is not None and row.extracted not in vote.said:
-            said = f"{vote.votes} of {vote.voters} samples say {vote.answer!r}"
-            refused[index] = Finding("minority", row.extracted or "no answer", vote.answer, said)
+            said = f"{vote.votes} of {vote.voters} samples say {shown(vote.answer)}"
+            refused[index] = Finding("minority", _said(row), shown(vote.answer), said)
     return refused
 
 
@@ -278,6 +274,10 @@ RULES: dict[type, Rule] = {
     Divergence: divergence,
     Sample: sample,
 }
+
+
+def _said(row: Row) -> str:
+    return "no answer" if row.extracted is None else shown(row.extracted)
 
 
 def _doubling(row: Row) -> str:
