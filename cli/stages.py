@@ -89,6 +89,7 @@ def _curate(c: StepContext) -> Report:
         progress=c.progress,
         chat=chat,
         scores=scores,
+        measures=c.inputs.get("measures", ()),
     )
 
 

@@ -17,15 +17,19 @@ from distill.curate.config import CurateConfig
 from distill.curate.content.finding import Finding
 from distill.curate.curriculum import ordered
 from distill.curate.decontaminate import HeldOut, Match
+from distill.curate.divergence import divergences
 from distill.curate.filters import Clean, Filter, short_enough, trainable, verified
 from distill.curate.history import HISTORY, Count, History, by_count
+from distill.curate.measure import MEASURES, Measure
 from distill.curate.policies import Choice, Given, apply, names, read_scores, relabels, sketched
+from distill.curate.policies.config import Divergence
 from distill.curate.questions import Questions
 from distill.curate.reading import Reader, Reading
 from distill.curate.row import Row
 from distill.curate.writing import EXAMPLES, Texts, write_examples, write_orders
 from distill.errors import UserError
 from distill.jsonl import write_jsonl
+from distill.ledger import read_ledger
 from distill.progress import Progress
 from distill.prompts import Chat
 from distill.recipe import file_fingerprint
@@ -45,10 +49,12 @@ def curate(
     progress: Progress,
     chat: Chat | None = None,
     scores: Path | None = None,
+    measures: Sequence[Path] = (),
 ) -> Report:
     """Write examples, every trace's history, the contamination matches and a card into `out`.
 
-    `chat` renders with the tokenizer the config names; `scores` is for the policy `scored`.
+    `chat` renders with the tokenizer the config names; `scores` is for the policy `scored`,
+    `measures` for the policy `divergence`.
     Raises UserError when nothing is kept.
     """
     if (chat is None) != (config.tokenizer is None):
@@ -73,7 +79,7 @@ def curate(
             reading.rows,
             in_process=config.in_process == "keep",
             scores=read_scores(scores) if scores is not None else {},
-            measures=config.measures,
+            divergences=_divergences(measures, config),
         )
         choice = apply(config.policies, history, given)
         kept = ordered(history.alive(reading.rows), config.order, config.first, seed)
@@ -123,6 +129,19 @@ def _filters(config: CurateConfig, held_out: HeldOut, chat: Chat | None) -> tupl
 
 def _last(config: CurateConfig) -> list[str]:
     return [*(() if config.max_per_problem is None else ("at-most",)), *names(config.policies)]
+
+
+def _divergences(measures: Sequence[Path], config: CurateConfig) -> dict[tuple[str, str], dict[str, float]]:
+    """What each policy `divergence` asks for, from the measure steps it names."""
+    found = {}
+    for policy in config.policies:
+        if isinstance(policy, Divergence):
+            student, teacher = (
+                read_ledger(measures[config.measures.index(name)] / MEASURES, Measure)
+                for name in (policy.student, policy.teacher)
+            )
+            found[policy.student, policy.teacher] = divergences(student, teacher)
+    return found
 
 
 def _thin(reading: Reading, history: History, config: CurateConfig) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.curate.content.finding import Finding
+from distill.curate.divergence import most_divergent
 from distill.curate.policies.config import (
     All,
     Balanced,
@@ -44,8 +45,8 @@ class Given:
     """Believe a judge that its program could reach."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """By trace id: what a reward model or an LLM judge said."""
-    measures: tuple[str, ...] = ()
-    """Names of the steps behind `Row.measures`, in their order."""
+    divergences: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    """By (student's, teacher's) measure step, of each trace id: `distill.curate.divergence`."""
 
 
 Relabeled = dict[int, Relabel]
@@ -214,37 +215,27 @@ def scored(rows: Sequence[Row], left: Sequence[int], policy: Scored, given: Give
 def divergence(
     rows: Sequence[Row], left: Sequence[int], policy: Divergence, given: Given, relabeled: Relabeled
 ) -> Refusals:
-    """Of each problem the traces with the widest gap between the student's loss and the teacher's.
-
-    Losses are summed over the completion before they are compared, so that the two may have different
-    tokenizers, and divided by the teacher's tokens.
-    """
-    student, teacher = (given.measures.index(name) for name in (policy.student, policy.teacher))
-    refused, gaps = {}, {}
+    """Of each problem the traces with the highest divergence of teacher and student."""
+    known = given.divergences[policy.student, policy.teacher]
+    refused: Refusals = {}
+    ids: dict[str, int] = {}
     for index in left:
-        learns, knows = rows[index].measures[student], rows[index].measures[teacher]
-        if learns is None or knows is None:
-            name = policy.student if learns is None else policy.teacher
-            refused[index] = Finding("not-measured", "none", None, f"{name} has not seen it")
-            continue
-        gap = round((learns.loss * learns.tokens - knows.loss * knows.tokens) / max(knows.tokens, 1), 6)
-        if policy.max_teacher_loss is not None and knows.loss > policy.max_teacher_loss:
-            said = f"the teacher itself was not sure: {knows.loss:.3f} nats a token"
-            refused[index] = Finding("teacher-unsure", knows.loss, policy.max_teacher_loss, said)
-        elif gap < policy.min_gap:
-            said = f"the student loses {gap:.3f} nats a teacher token more than the teacher"
-            refused[index] = Finding("small-gap", gap, policy.min_gap, said)
+        value = known.get(rows[index].trace_id)
+        if value is None:
+            said = f"{policy.student} or {policy.teacher} has no loss of it"
+            refused[index] = Finding("not-measured", "none", None, said)
+        elif value < policy.at_least:
+            refused[index] = Finding("low-divergence", value, policy.at_least, f"divergence {value:.3f}")
         else:
-            gaps[index] = gap
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index in gaps:
-        groups[rows[index].problem].append(index)
-    for group in groups.values():
-        ranked = sorted(group, key=lambda index: (-gaps[index], lot(given.seed, "divergence", rows[index].trace_id)))
-        for index in ranked[policy.k :]:
-            least = gaps[ranked[policy.k - 1]]
-            said = f"gap {gaps[index]:.3f}, the {policy.k} taken have at least {least:.3f}"
-            refused[index] = Finding("smaller-gap", gaps[index], least, said)
+            ids[rows[index].trace_id] = index
+    values = {trace_id: known[trace_id] for trace_id in ids}
+    problems = {trace_id: str(rows[index].problem) for trace_id, index in ids.items()}
+    chosen = most_divergent(values, policy.k, problems)
+    least = {problems[trace_id]: values[trace_id] for trace_id in chosen}  # best first, so the last one stays
+    for trace_id in values.keys() - set(chosen):
+        value, bar = values[trace_id], least[problems[trace_id]]
+        said = f"divergence {value:.3f}, the {policy.k} taken of its problem have at least {bar:.3f}"
+        refused[ids[trace_id]] = Finding("less-divergent", value, bar, said)
     return refused
 
 
