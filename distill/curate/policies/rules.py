@@ -230,10 +230,12 @@ def divergence(
             ids[rows[index].trace_id] = index
     values = {trace_id: known[trace_id] for trace_id in ids}
     problems = {trace_id: str(rows[index].problem) for trace_id, index in ids.items()}
-    chosen = most_divergent(values, policy.k, problems)
+    chosen = dict.fromkeys(most_divergent(values, policy.k, problems))
     least = {problems[trace_id]: values[trace_id] for trace_id in chosen}  # best first, so the last one stays
-    for trace_id in values.keys() - set(chosen):
-        value, bar = values[trace_id], least[problems[trace_id]]
+    for trace_id, value in values.items():
+        if trace_id in chosen:
+            continue
+        bar = least[problems[trace_id]]
         said = f"divergence {value:.3f}, the {policy.k} taken of its problem have at least {bar:.3f}"
         refused[ids[trace_id]] = Finding("less-divergent", value, bar, said)
     return refused
