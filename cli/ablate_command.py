@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.run_command import DataOption, JsonOption, OutOption, QuietOption, RecipeOption, SetOption, load
+from cli.run_command import DataOption, OutOption, QuietOption, RecipeOption, SetOption, load
 from cli.sandbox_options import AcceptOption, SandboxOption, chosen
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def ablate(
     set_: SetOption = None,
     data: DataOption = None,
     quiet: QuietOption = False,
-    json_: JsonOption = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print ablation.json instead of text.")] = False,
     sandbox: SandboxOption = "",
     accept: AcceptOption = False,
 ) -> None:
-    """Train the recipe's student on what each policy selects, and compare.
+    """Compare what students learn from each policy's picks.
 
     A policy is a name (all, verified, shortest, diverse, majority, ...: docs/curate.md), several joined by + that act
     in a row (majority+verified+shortest), or the name of a curate step of the recipe, whose table is used as it stands.
@@ -79,6 +79,8 @@ def ablate(
     progress = Progress("quiet" if quiet or json_ else "auto")
     walk = [*derived.steps, _told(loaded, derived, target)]
     clock = _Clock(Counter(found.steps[name].stage.name for found, name in walk))
+    if not kept.walled and not (quiet or json_):
+        typer.echo("UNSANDBOXED: programs of models run without walls")
     with joined(loaded, derived.shared) as leads:
         for number, (found, name) in enumerate(walk if leads else (), 1):
             manifest, ran = run_step(found, name, folder, source, progress, kept)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -56,6 +57,18 @@ def _key(key: str, field: FieldInfo, mark: str, indent: str = "  ") -> Iterator[
     yield f"{indent}{key}: {kind}, {default}{mark}"
     if field.description:
         yield from (f"{indent}    {line.strip()}" for line in field.description.splitlines())
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        for inner, nested in field.annotation.model_fields.items():
-            yield from _key(f"{key}.{inner}", nested, "", indent + "  ")
+    for model in _models(field.annotation):
+        kind = model.model_fields["policy"].annotation if "policy" in model.model_fields else None
+        if kind is not None:
+            yield f'{indent}  "{get_args(kind)[0]}": {(model.__doc__ or "").strip().splitlines()[0]}'
+        for inner, nested in model.model_fields.items():
+            if nested.annotation is not kind:
+                yield from _key(inner if kind is not None else f"{key}.{inner}", nested, "", indent + "    ")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Tables a value may be, or is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

@@ -62,7 +62,8 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
     elif config.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler
 
-        yield OracleSampler(problems, error_rate=config.error_rate or 0.0, terse_rate=config.terse_rate), ""
+        rates = config.model_dump(include={"terse_rate", "repeat_rate"})
+        yield OracleSampler(problems, error_rate=config.error_rate or 0.0, **rates), ""
     elif config.sampler == "replay":
         from distill.sampling.replay import open_recording
 

@@ -59,6 +59,8 @@ class HarvestConfig(StageConfig):
     """Share of wrong traces the oracle writes on purpose."""
     terse_rate: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of the oracle's traces that jump to the answer with an empty thought."""
+    repeat_rate: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the steps of the oracle's thoughts that are said twice, so that right traces of a problem differ."""
     endpoint: EndpointConfig | None = None
     """Server of the sampler `endpoint`."""
     replay: ReplayConfig | None = None
@@ -107,8 +109,9 @@ class HarvestConfig(StageConfig):
                     )
         if self.weights == "int8" and (self.dtype == "fp8" or max(self.tensor_parallel, self.expert_parallel) > 1):
             raise ValueError("weights: int8 goes with one process and a dtype other than fp8")
-        if self.terse_rate and self.sampler != "oracle":
-            raise ValueError(f"terse_rate: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
+        for key in ("terse_rate", "repeat_rate"):
+            if getattr(self, key) and self.sampler != "oracle":
+                raise ValueError(f"{key}: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
         return self
 
     @property

@@ -7,13 +7,14 @@ import pytest
 
 from cli.stages import REGISTRY
 from distill.curate.history import HISTORY, Fate
+from distill.curate.measure import MEASURES, Measure
 from distill.errors import UserError
 from distill.harvest import VERDICTS
 from distill.jsonl import read_jsonl
-from distill.ledger import read_ledger
+from distill.ledger import Ledger, read_ledger
 from distill.progress import Progress
 from distill.recipe import load_recipe, run_step
-from distill.records import Example, Verdict
+from distill.records import Example, SamplerId, Verdict
 from distill.runs import read_manifest
 
 RECIPE = """
@@ -99,6 +100,25 @@ def test_a_trace_with_two_scores_is_refused(out: Path) -> None:
         curate(
             out, 'curate.policies=["verified", {policy="scored", at_least=0.5}]', f'curate.scores="{out}/twice.jsonl"'
         )
+
+
+def test_divergence_reads_the_measures_it_names(out: Path) -> None:
+    verdicts = list(read_ledger(out / "harvest" / VERDICTS, Verdict))
+    surest = {verdict.trace_id: -0.1 - number % 4 for number, verdict in enumerate(verdicts)}
+    for name in ("pupil", "sage"):
+        with Ledger(out / name / MEASURES) as ledger:
+            for trace_id, logprob in surest.items():
+                steps = (logprob if name == "sage" else -3.0,)
+                who = SamplerId(name=name, revision="1")
+                ledger.append(Measure(trace_id=trace_id, model=who, tokens=5, loss=1.0, steps=steps, step_tokens=(5,)))
+    pair = f'student="{out}/pupil", teacher="{out}/sage"'
+    policies = f'curate.policies=["verified", {{policy="divergence", {pair}, at_least=0.2}}]'
+    folder = curate(out, policies, f'curate.measures=["{out}/pupil", "{out}/sage"]')
+    taken = [row.trace_id or "" for row in read_jsonl(folder / "examples.jsonl", Example)]
+    assert taken
+    assert {surest[trace_id] for trace_id in taken} <= {-0.1, -1.1}  # exp(-2.1) - exp(-3) is under 0.2
+    with pytest.raises(UserError, match="must be in `measures`"):
+        curate(out, policies)
 
 
 def test_keep_and_policies_together_are_refused(out: Path) -> None:

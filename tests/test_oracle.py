@@ -45,6 +45,20 @@ def test_the_error_rate_is_the_share_of_wrong_answers(rows, rate):
     assert abs(sum(wrong) / len(wrong) - rate) < 0.05
 
 
+def test_steps_said_twice_make_right_chains_of_one_problem_differ(rows):
+    sampler = OracleSampler(rows, repeat_rate=0.5)
+    said = texts(sampler, [ask(problem, n=4) for problem in rows])
+    deep = [problem for problem in rows if (problem.level or 0) >= 3]
+    assert all(is_right(problem, text) for problem in rows for text in said[problem.id])
+    assert sum(len(set(said[problem.id])) for problem in deep) / len(deep) > 2.5
+    for problem in deep:
+        steps = (problem.solution or "").removesuffix(" ;").split(" ; ")
+        told = (split_thought(said[problem.id][0]).reasoning or "").removesuffix(" ;").split(" ; ")
+        assert set(told) == set(steps)
+        assert len(steps) <= len(told) <= 2 * len(steps)
+    assert sampler.identity != OracleSampler(rows).identity
+
+
 def test_a_sample_depends_on_its_seed_and_problem_alone(rows):
     sampler = OracleSampler(rows, error_rate=0.5)
     together = texts(sampler, [ask(problem, n=3, seed=5) for problem in rows])

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from distill.curate.policies import Choice, Given, Policies, choose
 from distill.curate.policies.majority import same_answer, voiced
 from distill.curate.policies.sketch import distance, sketch
-from distill.curate.row import Measured, Row
+from distill.curate.row import Row
 from distill.errors import UserError
 
 POLICIES = TypeAdapter(Policies)
@@ -79,7 +79,6 @@ def harvests(draw: st.DrawFn) -> list[Row]:
                 completion_tokens=draw(st.integers(1, 9)),
                 sketch=draw(st.integers(1, 2**64 - 1)),
                 attempts=draw(st.integers(0, 4)),
-                measures=(Measured(5, draw(st.floats(0, 3)), None, None), Measured(4, 0.5, None, None)),
             )
         )
     return rows
@@ -100,6 +99,10 @@ CHAINS: list[list[Any]] = [
     [{"policy": "divergence", "student": "s", "teacher": "t"}],
     [{"policy": "verified", "open": "keep"}, {"policy": "balanced", "by": ["origin"], "quota": 3}],
 ]
+BESIDE: dict[str, Any] = {
+    "scores": {"t1": 0.9, "t2": 0.1, "t3": 0.6},
+    "divergences": {("s", "t"): {f"t{number}": number % 3 / 3 for number in range(20)}},
+}
 
 
 @settings(max_examples=40, deadline=None)
@@ -107,10 +110,9 @@ CHAINS: list[list[Any]] = [
 def test_what_is_taken_does_not_depend_on_the_order_of_rows(
     rows: list[Row], chain: list[Any], seed: int, data: st.DataObject
 ) -> None:
-    beside = {"scores": {"t1": 0.9, "t2": 0.1, "t3": 0.6}, "measures": ("s", "t")}
-    choice = pick(rows, *chain, seed=seed, **beside)
+    choice = pick(rows, *chain, seed=seed, **BESIDE)
     shuffled = data.draw(st.permutations(rows))
-    again = pick(shuffled, *chain, seed=seed, **beside)
+    again = pick(shuffled, *chain, seed=seed, **BESIDE)
     assert taken(rows, choice) == taken(shuffled, again)
     assert choice.relabeled == again.relabeled
     said = {rows[index].trace_id: refusal for index, refusal in choice.refused.items()}
@@ -120,7 +122,7 @@ def test_what_is_taken_does_not_depend_on_the_order_of_rows(
 @settings(max_examples=40, deadline=None)
 @given(rows=harvests(), chain=st.sampled_from(CHAINS))
 def test_every_row_is_taken_or_refused_once_and_steps_count_them(rows: list[Row], chain: list[Any]) -> None:
-    choice = pick(rows, *chain, measures=("s", "t"))
+    choice = pick(rows, *chain, **BESIDE)
     assert sorted([*choice.taken, *choice.refused]) == list(range(len(rows)))
     assert choice.steps[0].before == len(rows)
     assert choice.steps[-1].after == len(choice.taken)
@@ -260,17 +262,14 @@ def test_general_data_makes_up_a_quarter() -> None:
     assert Counter(rows[index].kind for index in choice.taken) == {"answer": 60, "open": 20}
 
 
-def test_divergence_prefers_what_the_teacher_knows_and_the_student_does_not() -> None:
-    def seen(student: float, teacher: float) -> tuple[Measured, Measured]:
-        return Measured(20, student, None, None), Measured(10, teacher, None, None)
-
-    rows = [row("known", measures=seen(0.1, 0.1)), row("learnable", measures=seen(1.0, 0.1))]
-    rows += [row("noise", measures=seen(2.0, 3.0)), row("unseen", measures=(None, None))]
-    table = {"policy": "divergence", "student": "s", "teacher": "t", "max_teacher_loss": 1.0}
-    choice = pick(rows, table, measures=("s", "t"))
-    assert taken(rows, choice) == {"learnable"}
-    assert reasons(rows, choice) == {"known": "smaller-gap", "noise": "teacher-unsure", "unseen": "not-measured"}
-    assert choice.refused[0][1].value == pytest.approx(0.1)  # 20 x 0.1 less 10 x 0.1, over 10 teacher tokens
+def test_divergence_takes_the_highest_of_each_problem_above_its_threshold() -> None:
+    rows = [row(name) for name in ("known", "learnable", "unlikely", "unseen")] + [row("other", 1)]
+    found = {("s", "t"): {"known": 0.1, "learnable": 0.6, "unlikely": -0.3, "other": 0.05}}
+    table = {"policy": "divergence", "student": "s", "teacher": "t", "at_least": 0.0}
+    choice = pick(rows, table, divergences=found)
+    assert taken(rows, choice) == {"learnable", "other"}
+    expected = {"known": "less-divergent", "unlikely": "low-divergence", "unseen": "not-measured"}
+    assert reasons(rows, choice) == expected
 
 
 def test_a_score_counts_on_top_of_a_verdict() -> None:

@@ -54,7 +54,7 @@ def write_card(out: Path, told: Told) -> None:
     config, sources, kept = told.config, told.sources, len(told.kept)
     parts = [
         f"# {kept:,} examples from {', '.join(told.harvests)}",
-        f"Answers to the problems of {', '.join(told.problems)}. Kept: {config.keep}; thought: {config.thought}; "
+        f"Answers to the problems of {', '.join(told.problems)}. {_chosen(config)}; thought: {config.thought}; "
         f"order: {config.order}; instruction: {config.instruction}; seed: {told.seed}.",
         f"`{EXAMPLES}` has the SHA-256 prefix `{told.checksum}`; `{PARQUET}` holds the same rows.",
         "## Where it comes from\n\n"
@@ -86,6 +86,19 @@ def _readme(kept: int) -> str:
 
 def _asked(sources: Sources) -> list[tuple[str, int]]:
     return [(f"`{asked}`", count) for asked, count in by_count(Counter(sources.asked()))]
+
+
+def _chosen(config: CurateConfig) -> str:
+    """What decided which traces are taken, policies with all that was set."""
+    if not config.policies:
+        return f"Kept: {config.keep}"
+    tables = (policy.model_dump(mode="json", exclude_unset=True) for policy in config.policies)
+    told = (", ".join(f"{key} = {value}" for key, value in table.items() if key != "policy") for table in tables)
+    named = (
+        f"{policy.policy} ({said})" if said else policy.policy
+        for policy, said in zip(config.policies, told, strict=True)
+    )
+    return f"Policies: {', '.join(named)}"
 
 
 def _terms(told: Told) -> list[tuple[str, ...]]:

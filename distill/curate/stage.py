@@ -19,10 +19,13 @@ from distill.curate.content import content_filters
 from distill.curate.content.finding import Filter as ContentFilter
 from distill.curate.curriculum import ordered
 from distill.curate.decontaminate import UNCHECKED, HeldOut, Match
+from distill.curate.divergence import divergences
 from distill.curate.filters import Clean, Filter, perplexity, short_enough, trainable, verified
 from distill.curate.held_out import Exams
 from distill.curate.history import HISTORY, Count, History, by_count
+from distill.curate.measure import MEASURES, Measure
 from distill.curate.policies import Choice, Given, apply, names, read_scores, relabels, sketched
+from distill.curate.policies.config import Divergence
 from distill.curate.questions import Questions
 from distill.curate.reading import Reader, read_measures
 from distill.curate.row import Row
@@ -31,6 +34,7 @@ from distill.curate.terms import Source, gate
 from distill.curate.writing import EXAMPLES, Texts, write_examples, write_orders
 from distill.errors import UserError
 from distill.jsonl import write_jsonl
+from distill.ledger import read_ledger
 from distill.progress import Progress
 from distill.prompts import Chat
 from distill.recipe import file_fingerprint
@@ -96,7 +100,7 @@ def curate(
             reading.rows,
             in_process=config.in_process == "keep",
             scores=read_scores(inputs.scores) if inputs.scores is not None else {},
-            measures=config.measures,
+            divergences=_divergences(inputs.measures, config),
         )
         choice = apply(config.policies, history, given)
         kept = ordered(history.alive(reading.rows), config.order, config.first, seed)
@@ -173,6 +177,19 @@ def _mark(
         "flagged": found.flags.total(),
     }
     return {**mark, "not_there": list(benchmarks.missing)} if benchmarks and benchmarks.missing else mark
+
+
+def _divergences(measures: Sequence[Path], config: CurateConfig) -> dict[tuple[str, str], dict[str, float]]:
+    """What each policy `divergence` asks for, from the measure steps it names."""
+    found = {}
+    for policy in config.policies:
+        if isinstance(policy, Divergence):
+            student, teacher = (
+                read_ledger(measures[config.measures.index(name)] / MEASURES, Measure)
+                for name in (policy.student, policy.teacher)
+            )
+            found[policy.student, policy.teacher] = divergences(student, teacher)
+    return found
 
 
 def _matches(

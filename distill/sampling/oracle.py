@@ -3,7 +3,8 @@
 Writes the right chain of a procedural problem, or with `error_rate` a plausible wrong one,
 so that everything behind a sampler can be run and tested without a model. With `terse_rate`
 it jumps to the answer and leaves the thought empty: right, but no example of how to get
-there, as in hastily written cold-start data. Token counts are words; there are no token ids
+there, as in hastily written cold-start data. With `repeat_rate` it says steps of a thought
+twice, so that right chains of one problem differ. Token counts are words; there are no token ids
 and no log-probabilities. Does not speak about benchmark problems: nobody here knows a
 thought for them.
 """
@@ -26,17 +27,20 @@ class OracleSampler:
 
     think_open = False
 
-    def __init__(self, problems: Iterable[Problem], *, error_rate: float = 0.0, terse_rate: float = 0.0) -> None:
-        for key, rate in (("error_rate", error_rate), ("terse_rate", terse_rate)):
+    def __init__(
+        self, problems: Iterable[Problem], *, error_rate: float = 0.0, terse_rate: float = 0.0, repeat_rate: float = 0.0
+    ) -> None:
+        for key, rate in (("error_rate", error_rate), ("terse_rate", terse_rate), ("repeat_rate", repeat_rate)):
             if not 0.0 <= rate <= 1.0:
                 raise UserError(f"oracle: {key}: expected a fraction from 0 to 1, got {rate}")
-        self.error_rate, self.terse_rate = error_rate, terse_rate
+        self.error_rate, self.terse_rate, self.repeat_rate = error_rate, terse_rate, repeat_rate
         self.problems = {problem.id: problem for problem in problems}
         self.families = {name: family(name) for name in FAMILIES}
 
     @property
     def identity(self) -> SamplerId:
-        return SamplerId(name="oracle", revision=fingerprint([REVISION, self.error_rate, self.terse_rate]))
+        rates = [self.error_rate, self.terse_rate, *([self.repeat_rate] if self.repeat_rate else [])]
+        return SamplerId(name="oracle", revision=fingerprint([REVISION, *rates]))
 
     def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
         """One request at a time, in order. Sample k depends on the problem and `seed + k` alone."""
@@ -66,7 +70,7 @@ class OracleSampler:
         rng = random.Random(f"oracle/{request.seed + index}/{request.id}")
         errs = rng.random() < self.error_rate
         chain = kind.mistake(problem, rng) if errs else kind.worked(problem)
-        reasoning = "" if rng.random() < self.terse_rate else chain.reasoning
+        reasoning = "" if rng.random() < self.terse_rate else self._repeating(chain.reasoning, rng)
         words = join_thought(reasoning, chain.answer).split()
         cut = len(words) >= request.params.max_tokens  # the end of the turn is a token too
         said = words[: request.params.max_tokens]
@@ -76,3 +80,10 @@ class OracleSampler:
             prompt_tokens=sum(len(message.content.split()) for message in request.messages),
             completion_tokens=len(said) + (not cut),
         )
+
+    def _repeating(self, reasoning: str, rng: random.Random) -> str:
+        """The thought with some steps said twice; without a rate no lot is drawn, and texts are as ever."""
+        if not self.repeat_rate:
+            return reasoning
+        steps = reasoning.removesuffix(" ;").split(" ; ")
+        return " ".join(f"{step} ;" for step in steps for _ in range(1 + (rng.random() < self.repeat_rate)))

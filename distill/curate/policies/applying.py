@@ -7,6 +7,7 @@ from distill.curate.history import History
 from distill.curate.policies.chain import Choice, choose
 from distill.curate.policies.config import AnyPolicy, Majority
 from distill.curate.policies.rules import Given
+from distill.errors import shown
 
 
 def apply(policies: Sequence[AnyPolicy], history: History, given: Given) -> Choice:
@@ -20,7 +21,7 @@ def apply(policies: Sequence[AnyPolicy], history: History, given: Given) -> Choi
         for index in choice.taken:
             vote = choice.relabeled.get(rows[index].problem)
             if vote is not None:
-                said = f"{vote.votes} of {vote.voters} samples say {vote.answer!r}, margin {vote.margin:.2f}"
-                finding = Finding("relabeled", vote.answer, majority.min_share, said)
+                said = f"{vote.votes} of {vote.voters} samples say {shown(vote.answer)}, margin {vote.margin:.2f}"
+                finding = Finding("relabeled", shown(vote.answer), majority.min_share, said)
                 history.flag(rows[index], majority.policy, finding)
     return choice

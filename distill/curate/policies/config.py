@@ -139,15 +139,13 @@ class Divergence(PolicyTable):
 
     policy: Literal["divergence"]
     student: str
-    """Measure step of the student's losses."""
+    """Measure step of the student."""
     teacher: str
-    """Measure step of the teacher's losses."""
+    """Measure step of the teacher."""
     k: int = Field(default=1, gt=0)
-    """Traces a problem, widest gap first."""
-    min_gap: float = 0.0
-    """Least gap, in nats a teacher token: the student's loss over the whole completion less the teacher's."""
-    max_teacher_loss: float | None = Field(default=None, gt=0.0)
-    """Greatest mean loss of the teacher, in nats a token; above it the teacher was not sure itself."""
+    """Traces a problem, highest divergence first."""
+    at_least: float = Field(default=-1.0, ge=-1.0, le=1.0)
+    """Least divergence taken, -1 to 1: the teacher's probability of a step less the student's, mean over tokens."""
 
 
 class Sample(PolicyTable):

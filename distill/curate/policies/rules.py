@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.curate.content.finding import Finding
+from distill.curate.divergence import most_divergent
 from distill.curate.policies.config import (
     All,
     Balanced,
@@ -30,7 +31,7 @@ from distill.curate.policies.draw import in_shares, length, lot, spread
 from distill.curate.policies.majority import Relabel, relabel
 from distill.curate.policies.sketch import distance
 from distill.curate.row import Row
-from distill.errors import UserError
+from distill.errors import UserError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class Given:
     """Believe a judge that its program could reach."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """By trace id: what a reward model or an LLM judge said."""
-    measures: tuple[str, ...] = ()
-    """Names of the steps behind `Row.measures`, in their order."""
+    divergences: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    """By (student's, teacher's) measure step, of each trace id: `distill.curate.divergence`."""
 
 
 Relabeled = dict[int, Relabel]
@@ -73,9 +74,7 @@ def correct_only(
         if vote is not None and row.extracted in vote.said:
             continue
         if row.status != "correct":
-            refused[index] = Finding(
-                row.status, row.extracted or "no answer", "correct", f"its verdict is {row.status}"
-            )
+            refused[index] = Finding(row.status, _said(row), "correct", f"its verdict is {row.status}")
         elif row.isolation in FORGEABLE and not (given.in_process and row.isolation == "in-process"):
             said = "the program could reach its judge"
             refused[index] = Finding("not-isolated", str(row.isolation), "process", said)
@@ -105,9 +104,7 @@ def diverse(rows: Sequence[Row], left: Sequence[int], policy: Diverse, given: Gi
     """k of each problem, each as far as possible from those taken before (Gonzalez 1985, farthest first)."""
     refused = correct_only(rows, left, policy, given, relabeled)
     for group in _by_problem(rows, left, refused, policy.open):
-        unsketched = next((index for index in group if not rows[index].sketch), None)
-        if unsketched is not None and len(group) > 1:
-            raise UserError(f"diverse: trace {rows[unsketched].trace_id} has no sketch, its text has no words")
+        assert all(rows[index].sketch for index in group), "rows are sketched while their texts are in hand"
         waiting = sorted(group, key=lambda index: lot(given.seed, "diverse", rows[index].trace_id))
         taken = [waiting.pop(0)]
         gaps = {index: distance(rows[index].sketch, rows[taken[0]].sketch) for index in waiting}
@@ -137,8 +134,8 @@ def majority(
         row = rows[index]
         vote = relabeled.get(row.problem)
         if vote is not None and row.extracted not in vote.said:
-            said = f"{vote.votes} of {vote.voters} samples say {vote.answer!r}"
-            refused[index] = Finding("minority", row.extracted or "no answer", vote.answer, said)
+            said = f"{vote.votes} of {vote.voters} samples say {shown(vote.answer)}"
+            refused[index] = Finding("minority", _said(row), shown(vote.answer), said)
     return refused
 
 
@@ -218,37 +215,29 @@ def scored(rows: Sequence[Row], left: Sequence[int], policy: Scored, given: Give
 def divergence(
     rows: Sequence[Row], left: Sequence[int], policy: Divergence, given: Given, relabeled: Relabeled
 ) -> Refusals:
-    """Of each problem the traces with the widest gap between the student's loss and the teacher's.
-
-    Losses are summed over the completion before they are compared, so that the two may have different
-    tokenizers, and divided by the teacher's tokens.
-    """
-    student, teacher = (given.measures.index(name) for name in (policy.student, policy.teacher))
-    refused, gaps = {}, {}
+    """Of each problem the traces with the highest divergence of teacher and student."""
+    known = given.divergences[policy.student, policy.teacher]
+    refused: Refusals = {}
+    ids: dict[str, int] = {}
     for index in left:
-        learns, knows = rows[index].measures[student], rows[index].measures[teacher]
-        if learns is None or knows is None:
-            name = policy.student if learns is None else policy.teacher
-            refused[index] = Finding("not-measured", "none", None, f"{name} has not seen it")
-            continue
-        gap = round((learns.loss * learns.tokens - knows.loss * knows.tokens) / max(knows.tokens, 1), 6)
-        if policy.max_teacher_loss is not None and knows.loss > policy.max_teacher_loss:
-            said = f"the teacher itself was not sure: {knows.loss:.3f} nats a token"
-            refused[index] = Finding("teacher-unsure", knows.loss, policy.max_teacher_loss, said)
-        elif gap < policy.min_gap:
-            said = f"the student loses {gap:.3f} nats a teacher token more than the teacher"
-            refused[index] = Finding("small-gap", gap, policy.min_gap, said)
+        value = known.get(rows[index].trace_id)
+        if value is None:
+            said = f"{policy.student} or {policy.teacher} has no loss of it"
+            refused[index] = Finding("not-measured", "none", None, said)
+        elif value < policy.at_least:
+            refused[index] = Finding("low-divergence", value, policy.at_least, f"divergence {value:.3f}")
         else:
-            gaps[index] = gap
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index in gaps:
-        groups[rows[index].problem].append(index)
-    for group in groups.values():
-        ranked = sorted(group, key=lambda index: (-gaps[index], lot(given.seed, "divergence", rows[index].trace_id)))
-        for index in ranked[policy.k :]:
-            least = gaps[ranked[policy.k - 1]]
-            said = f"gap {gaps[index]:.3f}, the {policy.k} taken have at least {least:.3f}"
-            refused[index] = Finding("smaller-gap", gaps[index], least, said)
+            ids[rows[index].trace_id] = index
+    values = {trace_id: known[trace_id] for trace_id in ids}
+    problems = {trace_id: str(rows[index].problem) for trace_id, index in ids.items()}
+    chosen = dict.fromkeys(most_divergent(values, policy.k, problems))
+    least = {problems[trace_id]: values[trace_id] for trace_id in chosen}  # best first, so the last one stays
+    for trace_id, value in values.items():
+        if trace_id in chosen:
+            continue
+        bar = least[problems[trace_id]]
+        said = f"divergence {value:.3f}, the {policy.k} taken of its problem have at least {bar:.3f}"
+        refused[ids[trace_id]] = Finding("less-divergent", value, bar, said)
     return refused
 
 
@@ -278,6 +267,10 @@ RULES: dict[type, Rule] = {
     Divergence: divergence,
     Sample: sample,
 }
+
+
+def _said(row: Row) -> str:
+    return "no answer" if row.extracted is None else shown(row.extracted)
 
 
 def _doubling(row: Row) -> str:
