@@ -1,0 +1,1 @@
+"""Content filters: what the text of one trace says against learning from it."""
