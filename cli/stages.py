@@ -64,7 +64,7 @@ def _curate(c: StepContext) -> Report:
     chat = Chat(Folders().load(c.path("tokenizer")).tokenizer) if "tokenizer" in c.inputs else None
     against = c.inputs.get("against", ())
     return curate(
-        c.inputs["traces"], c.path("problems"), against, c.out, c.config, seed=c.seed, progress=c.progress, chat=chat
+        c.inputs["traces"], c.inputs["problems"], against, c.out, c.config, seed=c.seed, progress=c.progress, chat=chat
     )
 
 
@@ -158,7 +158,7 @@ REGISTRY = {
     for stage in (
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
         Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
-        Stage("curate", CurateConfig, _curate),
+        Stage("curate", CurateConfig, _curate, version="2"),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
         Stage("student-import", StudentImportConfig, _student_import, reads=_import_files),

@@ -4,9 +4,10 @@ import codecs
 import gzip
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,20 +27,44 @@ def read_jsonl(path: Path, record: type[R]) -> list[R]:
 
 def iter_jsonl(path: Path, record: type[R]) -> Iterator[R]:
     """Rows one by one, from plain or `.gz` files; a bad line is reported at the end, it does not stop the reading."""
+    return (row for _, row in iter_placed(path, record))
+
+
+def iter_placed(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
+    """The same, each with the byte its line begins at (of the unzipped text), for `Lines`."""
     if not path.is_file():
         raise UserError(f"{path}: no such file (expected JSONL of {record.__name__})")
     bad: list[str] = []
+    offset = 0
     for number, line in enumerate(_lines(path), 1):
+        begin, offset = offset, offset + len(line)
         line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
             continue
         try:
-            yield record.model_validate_json(line)
+            yield begin, record.model_validate_json(line)
         except ValidationError as error:
             bad.append(f"{path}:{number}: {reason(error)}")
     if bad:
         more = f"\n... and {len(bad) - MAX_BAD_LINES} more bad lines" if len(bad) > MAX_BAD_LINES else ""
         raise UserError("\n".join(bad[:MAX_BAD_LINES]) + more)
+
+
+class Lines(Generic[R]):
+    """Rows of a file by the places `iter_placed` gave them. Going back in a `.gz` file unzips it again."""
+
+    def __init__(self, path: Path, record: type[R]) -> None:
+        self.record = record
+        self._file = gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
+
+    def read(self, offset: int) -> R:
+        """The row whose line begins at this byte."""
+        self._file.seek(offset)
+        return self.record.model_validate_json(self._file.readline().removeprefix(codecs.BOM_UTF8))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -57,12 +82,18 @@ def _lines(path: Path) -> Iterator[bytes]:
 def write_jsonl(path: Path, rows: Iterable[Record]) -> int:
     """Write rows to `path` atomically and durably; returns how many."""
     count = 0
+    with writing_jsonl(path) as write:
+        for count, row in enumerate(rows, 1):  # noqa: B007
+            write(row)
+    return count
+
+
+@contextmanager
+def writing_jsonl(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Rows one by one into `path`, which appears, whole and durable, when the block is left without an error."""
     staged = path.with_name(path.name + ".tmp")
     with staged.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(row.to_json() + "\n")
-            count += 1
+        yield lambda row: print(row.to_json(), file=file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(staged, path)
-    return count

@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Generic, Self, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
@@ -203,27 +203,64 @@ def read_ledger(folder: Path, record: type[R]) -> Iterator[R]:
     A bad line does not stop the reading; at the end UserError names each as file:line with
     its reason, and every sealed shard that is missing or not the bytes that were sealed.
     """
+    return (found for _, _, found in read_placed(folder, record))
+
+
+def read_placed(folder: Path, record: type[R]) -> Iterator[tuple[int, int, R]]:
+    """All records with their places: number of the shard, byte at which the line begins, record.
+
+    `record` may name fewer keys than were stored when it ignores the others. Bad lines as in `read_ledger`.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder (expected shards of {record.__name__}, 0000.jsonl and on)")
     sums = _sums(folder)
     shards = _shards(folder)
     bad = [f"{folder / name}: sealed but missing" for name in sorted(sums.keys() - {shard.name for shard in shards})]
     for shard in shards:
-        digest, bad_before = hashlib.sha256(), len(bad)
+        digest, bad_before, offset = hashlib.sha256(), len(bad), 0
         with shard.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 digest.update(line)
                 try:
-                    yield record.model_validate_json(_payload(line))
+                    yield int(shard.stem), offset, record.model_validate_json(_payload(line))
                 except ValidationError as error:
                     bad.append(f"{shard}:{number}: {reason(error)}")
                 except ValueError as error:
                     bad.append(f"{shard}:{number}: {error}")
+                offset += len(line)
         if shard.name in sums and digest.hexdigest() != sums[shard.name] and len(bad) == bad_before:
             bad.append(f"{shard}: lines are missing or added, its SHA-256 is not the one in {SUMS}")
     if bad:
         more = f"\n... and {len(bad) - MAX_BAD_LINES} more" if len(bad) > MAX_BAD_LINES else ""
         raise UserError("\n".join(bad[:MAX_BAD_LINES]) + more)
+
+
+class Places(Generic[R]):
+    """Records of a finished ledger by the places `read_placed` gave them; one shard is open at a time."""
+
+    def __init__(self, folder: Path, record: type[R]) -> None:
+        self.folder, self.record = folder, record
+        self._shard = -1
+        self._file: BinaryIO | None = None
+
+    def read(self, shard: int, offset: int) -> R:
+        """The record at a place, its checksum verified. Raises UserError when none stands there whole."""
+        path = self.folder / f"{shard:04}.jsonl"
+        if self._file is None or shard != self._shard:
+            self.close()
+            self._file, self._shard = path.open("rb"), shard
+        self._file.seek(offset)
+        try:
+            return self.record.model_validate_json(_payload(self._file.readline()))
+        except ValueError as error:
+            why = reason(error) if isinstance(error, ValidationError) else str(error)
+            raise UserError(f"{path}: byte {offset}: {why}; was the ledger changed while it was read?") from error
+
+    def close(self) -> None:
+        """Let go of the open shard; reading opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def trace_id(

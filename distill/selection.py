@@ -4,14 +4,14 @@ Does not make problems (distill.problems) and does not render chat (distill.prom
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from distill.errors import UserError
-from distill.jsonl import read_jsonl
+from distill.jsonl import iter_placed
 from distill.prompts import STEP_BY_STEP
 from distill.records import Message, Problem, Record
 
@@ -62,12 +62,32 @@ def select(problems: Sequence[Problem], selection: Selection, path: Path) -> lis
 
 def read_problems(path: Path) -> list[Problem]:
     """Problems of a run folder or of a file. Raises UserError when two share an id."""
-    file = path / "problems.jsonl" if path.is_dir() else path
-    problems = read_jsonl(file, Problem)
-    twice = [name for name, count in Counter(problem.id for problem in problems).items() if count > 1]
+    return list(iter_problems(path))
+
+
+def iter_problems(path: Path) -> Iterator[Problem]:
+    """The same one by one, for more than memory holds; an id named twice is reported at the end."""
+    return (problem for _, problem in iter_placed_problems(path))
+
+
+def iter_placed_problems(path: Path) -> Iterator[tuple[int, Problem]]:
+    """The same, each with the byte its line begins at."""
+    file = problems_file(path)
+    seen: set[str] = set()
+    twice: dict[str, None] = {}
+    for offset, problem in iter_placed(file, Problem):
+        if problem.id in seen:
+            twice[problem.id] = None
+        seen.add(problem.id)
+        yield offset, problem
     if twice:
-        raise UserError(f"{file}: id {twice[0]!r} names two problems ({len(twice)} ids do); ids must be unique")
-    return problems
+        first = next(iter(twice))
+        raise UserError(f"{file}: id {first!r} names two problems ({len(twice)} ids do); ids must be unique")
+
+
+def problems_file(path: Path) -> Path:
+    """Where the problems of a run folder, or of a file, stand."""
+    return path / "problems.jsonl" if path.is_dir() else path
 
 
 def asking(instruction: str) -> Ask:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from distill.curate import CurateConfig, curate
 from distill.curate.decontaminate import Match
-from distill.curate.filters import Dropped
+from distill.curate.history import Fate
 from distill.errors import UserError
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.ledger import Ledger
@@ -82,7 +82,7 @@ class World:
         target.mkdir(exist_ok=True)
         named = {"traces": "harvest", "problems": "problems", "against": "problems"}
         config = CurateConfig.model_validate({**named, **fields})
-        places = [self.folder / "harvest"], self.folder / "problems", [self.folder / "problems"]
+        places = [self.folder / "harvest"], [self.folder / "problems"], [self.folder / "problems"]
         return curate(*places, target, config, seed=seed, progress=Progress("quiet"), chat=chat)  # type: ignore[arg-type]
 
     def examples(self, out: str = "out") -> list[Example]:
@@ -92,7 +92,10 @@ class World:
         return [row.trace_id for row in self.examples(out)]
 
     def dropped(self) -> dict[str, str]:
-        return {row.trace_id: row.reason for row in read_jsonl(self.folder / "out" / "dropped.jsonl", Dropped)}
+        return {fate.trace_id: str(fate.steps[-1][2]) for fate in self.fates() if not fate.kept}
+
+    def fates(self) -> list[Fate]:
+        return read_jsonl(self.folder / "out" / "history.jsonl", Fate)
 
     def matches(self) -> list[Match]:
         return read_jsonl(self.folder / "out" / "decontamination.jsonl", Match)
@@ -250,7 +253,7 @@ def test_the_same_harvest_gives_the_same_bytes_whatever_the_order_in_the_ledger(
     again.folder.mkdir()
     again.samples = world.samples[::-1]
     again.curate(order="level")
-    for name in ("examples.jsonl", "examples.parquet", "card.md", "dropped.jsonl", "decontamination.jsonl"):
+    for name in ("examples.jsonl", "examples.parquet", "card.md", "history.jsonl", "decontamination.jsonl"):
         assert (world.folder / "out" / name).read_bytes() == (again.folder / "out" / name).read_bytes(), name
 
 
@@ -338,7 +341,7 @@ def test_a_harvest_named_twice_counts_once(world: World) -> None:
     out = world.folder / "out"
     out.mkdir()
     config = CurateConfig(traces=("harvest", "harvest"), problems="problems", against="problems")
-    places = [world.folder / "harvest"] * 2, world.folder / "problems", [world.folder / "problems"]
+    places = [world.folder / "harvest"] * 2, [world.folder / "problems"], [world.folder / "problems"]
     report = curate(*places, out, config, seed=0, progress=Progress("quiet"))
     assert report.counts == {"traces": 1, "examples": 1}
 

@@ -48,6 +48,17 @@ class Shared:
     span: str
     against_id: str
 
+    def match(self, where: Literal["prompt", "trace"], problem_id: str, trace_id: str | None) -> Match:
+        """The stretch with the text it was found in."""
+        return Match(
+            where=where,
+            problem_id=problem_id,
+            trace_id=trace_id,
+            how=self.how,
+            span=self.span,
+            against_id=self.against_id,
+        )
+
 
 class HeldOut:
     """An index over the prompts no student may have seen."""
