@@ -43,6 +43,9 @@ DataOption = Annotated[
 ]
 StepOption = Annotated[str | None, typer.Option("--step", help="Which step, when several have this stage.")]
 FromOption = Annotated[str | None, typer.Option("--from", help="Run folder or file to read instead of the main input.")]
+ExplainOption = Annotated[
+    str | None, typer.Option("--explain", metavar="TRACE_ID", help="Run nothing: say why a trace is in or out.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no report, errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a step instead of text.")]
 
@@ -121,7 +124,40 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
             loaded = replace_main_input(loaded, name, from_)
         _run(loaded, [name], out, data, kept, quiet=quiet, json_=json_)
 
-    return judging if stage in JUDGING else command
+    def explaining(
+        recipe: RecipeOption,
+        step: StepOption = None,
+        from_: FromOption = None,
+        out: OutOption = None,
+        set_: SetOption = None,
+        data: DataOption = None,
+        quiet: QuietOption = False,
+        json_: JsonOption = False,
+        explain: ExplainOption = None,
+    ) -> None:
+        if explain is None:
+            judging(recipe, step, from_, out, set_, data, quiet, json_)
+        else:
+            _explain(recipe, step, out, set_, explain, json_=json_)
+
+    return judging if stage in JUDGING else explaining if stage == "curate" else command
+
+
+def _explain(
+    recipe: str, step: str | None, out: Path | None, overrides: list[str] | None, trace_id: str, *, json_: bool
+) -> None:
+    from cli.describe import choose_step
+    from distill.curate.explain import find_fate, in_words
+    from distill.recipe import step_folder
+
+    loaded = load(recipe, overrides)
+    name = choose_step(loaded, "curate", step)
+    fate = find_fate(step_folder(_out(out, loaded), name), trace_id)
+    typer.echo(fate.to_json() if json_ else in_words(fate, name))
+
+
+def _out(out: Path | None, recipe: "Recipe") -> Path:
+    return out if out is not None else Path("runs") / recipe.name
 
 
 def load(recipe: str, overrides: list[str] | None) -> "Recipe":
@@ -166,7 +202,7 @@ def _walk(
     from distill.recipe import run_step
 
     progress = Progress("quiet" if quiet or json_ else "auto")
-    folder = out if out is not None else Path("runs") / recipe.name
+    folder = _out(out, recipe)
     source = data or Path(os.environ.get("DISTILL_DATA", "data"))
     if not sandbox.walled and not (quiet or json_):
         typer.echo("UNSANDBOXED: programs of models run without walls")

@@ -5,7 +5,7 @@ dropped and flagged traces only; those that passed are told by the list of steps
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,10 +90,10 @@ class History:
             left -= dropped[step].total()
         return counts
 
-    def fates(self, rows: Iterable[Row], problem_ids: Sequence[str], examples: Mapping[str, str]) -> Iterator[Fate]:
-        """One a trace, in the order of the rows; `examples` names the example of each kept trace."""
+    def fates(self, rows: Iterable[Row], problem_ids: Sequence[str], examples: Sequence[int]) -> Iterator[Fate]:
+        """One a trace, in the order of the rows; `examples` holds the id of each example as a number."""
         for row in rows:
-            example = examples.get(row.trace_id)
+            example = None if row.order is None else f"{examples[row.order]:016x}"
             yield Fate.model_construct(
                 trace_id=row.trace_id,
                 problem_id=problem_ids[row.problem],

@@ -120,6 +120,7 @@ class Reader:
                 f"{where}: has no problem {self._strangers[0]!r}, which {len(self._strangers):,} traces answer; "
                 f"expected the problems the traces were harvested from"
             )
+        self._seen.clear()
         rows = self._reading.rows
         rows.sort(key=lambda row: (row.problem, row.round, row.sample_index, row.trace_id))
         _count_attempts(rows, len(self.questions))
@@ -154,8 +155,7 @@ class Reader:
             characters=len(whole),
             completion_tokens=spoken.completion_tokens,
             tokens=None,
-            prompt_digest=digest(problem.prompt),
-            solution_digest=digest(whole),
+            digest=digest(problem.prompt, whole),
             measures=tuple(measured.pop(spoken.id, None) for measured in self.measures),
         )
         self._reading.rows.append(row)
@@ -170,9 +170,10 @@ class Reader:
                     return
 
 
-def digest(text: str) -> int:
-    """128 bits of BLAKE2b over the text, white space aside."""
-    hashed = blake2b(squeezed(text).encode("utf-8", "surrogatepass"), digest_size=16)
+def digest(prompt: str, text: str) -> int:
+    """128 bits of BLAKE2b over both, white space aside."""
+    both = f"{squeezed(prompt)}\n{squeezed(text)}"
+    hashed = blake2b(both.encode("utf-8", "surrogatepass"), digest_size=16)
     return int.from_bytes(hashed.digest(), "big")
 
 

@@ -59,9 +59,8 @@ class Row:
     """Tokens of the completion, in the sampler's own."""
     tokens: int | None
     """Student tokens, prompt included; None when no tokenizer was named."""
-    prompt_digest: int
-    solution_digest: int
-    """128 bits of a hash over the normalized text: equal texts, equal digits."""
+    digest: int
+    """128 bits of a hash over prompt and text, white space aside: equal in both, equal digits."""
     sketch: int = 0
     """64-bit SimHash of the text's words (Charikar 2002): like texts differ in few bits; 0 when no policy asks."""
     measures: tuple[Measured | None, ...] = ()
@@ -70,6 +69,8 @@ class Row:
     """Judged traces of its problem, before any filter; counted when all are read."""
     correct: int = 0
     """Of those, how many are correct."""
+    order: int | None = None
+    """Place among the examples; None while it has none."""
 
     @property
     def place(self) -> tuple[int, int, int]:

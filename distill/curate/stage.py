@@ -119,9 +119,9 @@ def _choose(reading: Reading, history: History, config: CurateConfig) -> list[Ro
 
 def _distinct(rows: Sequence[Row], history: History) -> None:
     """One example a prompt and text, white space aside, whatever their problems and sources; the first stays."""
-    first: dict[tuple[int, int], str] = {}
+    first: dict[int, str] = {}
     for row in rows:
-        same = first.setdefault((row.prompt_digest, row.solution_digest), row.trace_id)
+        same = first.setdefault(row.digest, row.trace_id)
         if same != row.trace_id:
             history.drop(row, "distinct", Finding("duplicate", same, None, f"says the same as {same}"))
 

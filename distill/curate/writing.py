@@ -5,6 +5,7 @@ bytes of the parquet file depend on the examples alone (and on the version of py
 """
 
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ class Texts:
         """What the student is to say."""
         return self._ledgers[row.ledger].read(row.shard, row.offset).say(self.config.thought)
 
-    def example(self, row: Row, order: int) -> Example:
-        """The row as an example."""
+    def example(self, row: Row) -> Example:
+        """A row that has its place, as an example."""
+        assert row.order is not None, "rows are ordered before they are written"
         problem = self.questions[row.problem]
         messages = (*self._ask(problem), Message(role="assistant", content=self.said(row)))
         return Example(
@@ -48,7 +50,7 @@ class Texts:
             trace_id=row.trace_id,
             messages=messages,
             tokens=row.tokens,
-            order=order,
+            order=row.order,
         )
 
     def close(self) -> None:
@@ -57,18 +59,20 @@ class Texts:
             ledger.close()
 
 
-def write_examples(out: Path, rows: Sequence[Row], texts: Texts, progress: Progress) -> dict[str, str]:
-    """Write `rows` in their order into `out`; returns the id of each trace's example."""
-    ids: dict[str, str] = {}
+def write_examples(out: Path, rows: Sequence[Row], texts: Texts, progress: Progress) -> "array[int]":
+    """Write `rows` in their order, which they take on, into `out`; returns the 64 bits of each example's id."""
+    ids = array("Q")
+    for order, row in enumerate(rows):
+        row.order = order
     with (
         progress.task("curate: writing", total=len(rows), unit="examples") as task,
         writing_jsonl(out / EXAMPLES) as write,
         _Parquet(out / PARQUET) as parquet,
     ):
-        for batch in _batches(texts.example(row, order) for order, row in enumerate(rows)):
+        for batch in _batches(texts.example(row) for row in rows):
             for example in batch:
                 write(example)
-                ids[str(example.trace_id)] = example.id
+                ids.append(int(example.id, 16))
             parquet.write(batch)
             task.advance(len(batch))
     return ids
@@ -76,11 +80,10 @@ def write_examples(out: Path, rows: Sequence[Row], texts: Texts, progress: Progr
 
 def write_orders(out: Path, rows: Sequence[Row], config: CurateConfig, seed: int) -> None:
     """For each further order a file of numbers: line k says which row of the examples comes as number k."""
-    place = {row.trace_id: number for number, row in enumerate(rows)}
     stand = sorted(rows, key=lambda row: (row.problem, row.round, row.sample_index, row.trace_id))
     for order in config.orders:
-        numbers = [place[row.trace_id] for row in ordered(stand, order, config.first, seed)]
-        write_durably(out / order_file(order), "".join(f"{number}\n" for number in numbers))
+        places = (row.order for row in ordered(stand, order, config.first, seed))
+        write_durably(out / order_file(order), "".join(f"{place}\n" for place in places))
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
