@@ -9,6 +9,15 @@ from distill.curate.history import HISTORY, Event, Fate
 from distill.errors import UserError, did_you_mean, shown
 from distill.runs import read_manifest
 
+MEANING = {
+    "trainable": "ends by itself, says something, answers no test problem",
+    "verified": "judged correct, where no program could reach its judge",
+    "distinct": "no earlier trace asks and says the same",
+    "clean": "shares nothing with a held-out problem",
+    "short-enough": "fits the student's limit",
+    "at-most": "its problem had room",
+}
+"""What passing a step says of a trace; of filters of texts it says that they had no objection."""
 NEAR = 2
 """Characters at the beginning, or at the end, that an id shares with one it may have been meant for."""
 
@@ -30,15 +39,15 @@ def find_fate(folder: Path, trace_id: str) -> Fate:
 def in_words(fate: Fate, step: str) -> str:
     """The fate as lines of text; `step` is the name of the curate step."""
     last = fate.steps[-1]
-    end = f"kept, as example {fate.example_id}" if fate.kept else f"not kept: {last[0]} dropped it ({last[2]})"
+    end = f"kept, as example {fate.example_id}" if fate.kept else f"not kept, {last[0]} dropped it ({last[2]})"
     head = f"trace {fate.trace_id} of problem {fate.problem_id} in [{step}]: {end}"
     width = max(len(event[0]) for event in fate.steps)
     return "\n".join([head, *(f"  {event[0]:<{width}}  {_said(event)}" for event in fate.steps)])
 
 
 def _said(event: Event) -> str:
-    _, outcome, reason, value, threshold, detail = event
-    said = outcome if reason is None else f"{outcome}: {reason}"
+    step, outcome, reason, value, threshold, detail = event
+    said = f"{outcome}: {reason or MEANING.get(step, 'no objection')}"
     measured = [
         f"{name} {fact:,}" if isinstance(fact, int | float) else f"{name} {shown(fact)}"
         for name, fact in (("value", value), ("threshold", threshold))

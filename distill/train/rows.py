@@ -8,6 +8,7 @@ made here.
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.curate.curriculum import order_file
 from distill.errors import UserError
 from distill.jsonl import read_jsonl
 from distill.prompts import Chat
@@ -49,15 +50,20 @@ def check_decontaminated(data: Path, allow: bool) -> str:
     return manifest.fingerprint if manifest else file_fingerprint(data)
 
 
-def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long: str) -> Rows:
-    """Tokenize `examples.jsonl` of a run folder (or a file of examples). Raises UserError naming the line."""
+def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long: str, order: str | None = None) -> Rows:
+    """Tokenize `examples.jsonl` of a run folder (or a file of examples). Raises UserError naming the line.
+
+    `order` names one of the orders beside the examples; None takes the one they have.
+    """
     path = data / EXAMPLES if data.is_dir() else data
     examples = read_jsonl(path, Example)
     if not examples:
         raise UserError(f"{path}: no examples to train on")
-    order = sorted(range(len(examples)), key=lambda index: examples[index].order)
+    places = sorted(range(len(examples)), key=lambda index: examples[index].order)
+    if order is not None:
+        places = _places(path, order, places)
     token_ids, labels, dropped = [], [], 0
-    for index in order:
+    for index in places:
         example, where = examples[index], f"{path}:{index + 1}: example {examples[index].id}"
         ids, mask = chat.training_ids(example.messages)
         if len(ids) > max_length:
@@ -74,6 +80,21 @@ def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long:
     if not token_ids:
         raise UserError(f"{path}: all {dropped} examples are longer than max_length {max_length}")
     return Rows(token_ids, labels, dropped)
+
+
+def _places(path: Path, order: str, standing: list[int]) -> list[int]:
+    """Indexes of the examples in another order, from the file curate wrote it to: places in the order they stand."""
+    index = path.parent / order_file(order)
+    if not index.is_file():
+        written = sorted(found.stem.removeprefix("order-") for found in path.parent.glob(order_file("*")))
+        raise UserError(
+            f"{index}: no such order; there are {', '.join(written) or 'none'} besides the one the examples have "
+            "(curate writes those named in its `orders`)"
+        )
+    lines = index.read_text(encoding="utf-8").split()
+    if set(lines) != {str(place) for place in range(len(standing))} or len(lines) != len(standing):
+        raise UserError(f"{index}: expected each number from 0 to {len(standing) - 1} once, one a line")
+    return [standing[int(place)] for place in lines]
 
 
 def _check_row(where: str, ids: list[int], mask: list[int], chat: Chat, vocab_size: int) -> None:

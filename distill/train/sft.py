@@ -45,6 +45,8 @@ class SftConfig(TrainConfig):
     """Most tokens of one optimizer step, padding not counted."""
     accumulation: int = Field(default=1, gt=0)
     """Parts a step is computed in, short rows first: less memory and less padding, the same step."""
+    order: str | None = None
+    """Which of the orders written beside the examples (`orders` of curate); None takes the one they stand in."""
     curriculum: Curriculum = Curriculum()
     """Share of the rows (easiest first) to start from, and the progress at which all take part."""
     max_length: int = Field(default=2048, gt=0)
@@ -145,7 +147,7 @@ def _prepare(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = loader.load(model, device=device, backends=config.backends, expert_parallel=config.expert_parallel)
     vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
-    rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long)
+    rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long, config.order)
     extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
     states = States(out, extras.ranks)
     resumed = states.newest()
