@@ -99,3 +99,9 @@ def test_words_of_a_foreign_answer_stay_on_one_line(world: World) -> None:
     world.curate()
     fate = next(fate for fate in world.fates() if fate.trace_id == odd)
     assert len(in_words(fate, "curate").splitlines()) == 3
+
+
+def test_a_step_killed_at_any_instant_gives_the_same_bytes_when_it_is_run_again() -> None:
+    command = [sys.executable, "-m", "tests.curate_kills", "4"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

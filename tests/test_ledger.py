@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import UserError
-from distill.ledger import Ledger, read_ledger, trace_id
+from distill.ledger import Ledger, Places, read_ledger, read_placed, trace_id
 from distill.records import Message, Params, SamplerId, Verdict
 
 KILLS = Path(__file__).parent / "harvest_kills.py"
@@ -347,3 +347,34 @@ def test_kill_9_at_random_instants_loses_nothing_and_doubles_nothing() -> None:
     result = subprocess.run([sys.executable, str(KILLS), "40"], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "0 acknowledged records lost, 0 doubled" in result.stdout
+
+
+def test_a_record_is_read_again_by_its_place(tmp_path: Path, no_sync: None) -> None:
+    fill(tmp_path, range(50), batch=4, shard_bytes=400)
+    places = [(shard, offset) for shard, offset, _ in read_placed(tmp_path, Verdict)]
+    assert len({shard for shard, _ in places}) > 5
+    ledger = Places(tmp_path, Verdict)
+    for number in (49, 0, 25, 26, 24):
+        assert ledger.read(*places[number]) == verdict(number)
+    ledger.close()
+    assert ledger.read(*places[3]) == verdict(3)
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("shift", "complaint"),
+    [
+        pytest.param(0, "checksum does not match", id="changed"),
+        pytest.param(3, "not a ledger line", id="in the middle of a line"),
+        pytest.param(10**6, "cut short", id="behind the end"),
+    ],
+)
+def test_a_place_that_holds_no_whole_record_is_named(tmp_path: Path, shift: int, complaint: str) -> None:
+    fill(tmp_path, range(3))
+    *_, (shard, offset, _) = read_placed(tmp_path, Verdict)
+    path = tmp_path / "0000.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"t2"', b'"t9"'))
+    ledger = Places(tmp_path, Verdict)
+    with pytest.raises(UserError, match=rf"0000\.jsonl: byte {offset + shift}: .*{complaint}"):
+        ledger.read(shard, offset + shift)
+    ledger.close()

@@ -30,12 +30,16 @@ class Questions:
         self._file, self._offset = array("H"), array("Q")
         self._cache: dict[int, Problem] = {}
         with progress.task("curate: problems", unit="problems") as task:
-            for file, path in enumerate(paths):
-                for offset, problem in iter_placed_problems(path):
-                    if file == len(self._lines):
-                        self._lines.append(Lines(problems_file(path), Problem))
-                    self._add(file, offset, problem)
-                    task.advance()
+            try:
+                for file, path in enumerate(paths):
+                    for offset, problem in iter_placed_problems(path):
+                        if file == len(self._lines):
+                            self._lines.append(Lines(problems_file(path), Problem))
+                        self._add(file, offset, problem)
+                        task.advance()
+            except BaseException:
+                self.close()
+                raise
         self.ids = list(self._number)
         """Id of each number."""
 
