@@ -6,8 +6,9 @@ from typing import Any
 
 from cli.loading import Folders
 from cli.ranks import expect_processes
-from cli.samplers import engine_sampler, harvest_sampler, tokenizer_named
+from cli.samplers import engine_sampler, harvest_sampler, measuring, tokenizer_named
 from distill.curate.config import CurateConfig
+from distill.curate.measure import MeasureConfig, measure
 from distill.curate.stage import curate
 from distill.harvest import HarvestConfig, harvest
 from distill.judge import JUDGE_VERSION, Judge
@@ -58,6 +59,12 @@ def _harvest_files(config: HarvestConfig, data: Path) -> Iterable[Path]:
     if config.replay is not None:
         return (recording_file(config.replay, data),)
     return (gguf_file(config.endpoint.serve),) if config.endpoint is not None and config.endpoint.serve else ()
+
+
+def _measure(c: StepContext) -> Report:
+    sampler, chat, context = measuring(c)
+    traces, problems = c.inputs["traces"], c.path("problems")
+    return measure(traces, problems, c.out, c.config, sampler=sampler, chat=chat, context=context, progress=c.progress)
 
 
 def _curate(c: StepContext) -> Report:
@@ -158,6 +165,7 @@ REGISTRY = {
     for stage in (
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
         Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
+        Stage("measure", MeasureConfig, _measure),
         Stage("curate", CurateConfig, _curate, version="2"),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
