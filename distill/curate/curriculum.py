@@ -6,8 +6,9 @@ be taught in several orders from one copy of the texts.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+from distill.curate.measure import by_loss
 from distill.curate.row import Row
 from distill.errors import UserError
 from distill.records import fingerprint
@@ -42,15 +43,13 @@ def _pass_rate(row: Row) -> float:
     return -row.pass_rate
 
 
-def _loss(row: Row) -> float:
-    """What the student finds likely first; the first step of `measures` measured it."""
-    measured = row.measures[0] if row.measures else None
-    if measured is None:
-        raise UserError(f"order loss: trace {row.trace_id} is not in the first step of `measures`; measure it first")
-    return measured.loss
+def _loss(row: Row) -> tuple[bool, float]:
+    """What the model of the first measure step finds likely first."""
+    measured = row.measures[0]
+    return by_loss(None if measured is None else measured.loss)
 
 
-RANKS: dict[Order, Callable[[Row], float] | None] = {
+RANKS: dict[Order, Callable[[Row], Any] | None] = {
     "none": None,
     "level": lambda row: row.level or 0,
     "length": lambda row: row.characters,

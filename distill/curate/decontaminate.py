@@ -32,6 +32,8 @@ Variants = Literal["drop", "flag", "off"]
 
 UNCHECKED = "unchecked"
 """The mark of a set that curate was told twice not to check."""
+UNCHECKED = "unchecked"
+"""The mark of a set that curate was told twice not to check."""
 WINDOW = 13
 """Words in a contamination window."""
 SHORTEST = 8

@@ -4,20 +4,17 @@ A filter looks at one trace and lets it pass or says why not; it knows no other 
 of what a text says are in `distill.curate.content`; steps over the whole set are not here.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from distill.curate.content.finding import Finding, Text
 from distill.curate.decontaminate import HeldOut, Shared, dropping
+from distill.curate.measure import too_surprising
 from distill.curate.row import Row
 from distill.errors import shown
 from distill.prompts import Chat
 from distill.records import Message
 from distill.selection import Instruction, asking
-
-LARGEST_LOSS = 700.0
-"""Nats a token; the exponential of more is no finite number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +62,16 @@ def verified(*, in_process: bool) -> Callable[[Seen], Finding | None]:
     return look
 
 
-def perplexity(limit: float) -> Callable[[Seen], Finding | None]:
-    """At most `limit` under the model of the first measure step."""
+def surprise(limit: float) -> Callable[[Seen], Finding | None]:
+    """A perplexity of at most `limit` under the model of the first measure step."""
 
     def look(seen: Seen) -> Finding | None:
         measured = seen.row.measures[0]
-        if measured is None:
-            return Finding("not-measured", "none", limit, "the first of `measures` has no loss of it")
-        found = round(math.exp(min(measured.loss, LARGEST_LOSS)), 4)
-        return Finding("perplexing", found, limit, f"{measured.loss:.4f} nats a token") if found > limit else None
+        found = too_surprising(None if measured is None else measured.loss, limit)
+        if found is None:
+            return None
+        reason, perplexity = found
+        return Finding(reason, "none" if perplexity is None else round(perplexity, 4), limit, "under the first measure")
 
     return look
 

@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 
 from distill.curate.content.finding import Finding, Text
 from distill.curate.filters import Filter, Seen
-from distill.curate.measure import MEASURES
+from distill.curate.measure import read_measures
 from distill.curate.normalize import squeezed
 from distill.curate.policies.majority import voiced
 from distill.curate.policies.sketch import sketch
@@ -165,7 +165,7 @@ class Reader:
             tokens=None,
             digest=digest(problem.prompt, whole),
             sketch=sketch(whole) if self.sketched else 0,
-            measures=tuple(measured.pop(spoken.id, None) for measured in self.measures),
+            measures=tuple(found.pop(spoken.id, None) for found in self.measures),
         )
         self._reading.rows.append(row)
         self._look(Seen(row, Text(problem, spoken.reasoning, spoken.answer, whole, spoken.id), why))
@@ -179,22 +179,11 @@ class Reader:
                     return
 
 
-class _Measured(Record):
-    """The part of a `Measure` curate looks at."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-    trace_id: str
-    tokens: int
-    loss: float | None = None
-    thought_loss: float | None = None
-    answer_loss: float | None = None
-
-
-def read_measures(folder: Path) -> dict[str, Measured]:
+def measured(folder: Path) -> dict[str, Measured]:
     """By trace, what a measure step found; traces it could not measure are left out."""
     return {
         row.trace_id: Measured(row.tokens, row.loss, row.thought_loss, row.answer_loss)
-        for row in read_ledger(folder / MEASURES, _Measured)
+        for row in read_measures(folder)
         if row.loss is not None
     }
 

@@ -20,21 +20,20 @@ from distill.curate.content.finding import Filter as ContentFilter
 from distill.curate.curriculum import ordered
 from distill.curate.decontaminate import UNCHECKED, HeldOut, Match
 from distill.curate.divergence import divergences
-from distill.curate.filters import Clean, Filter, perplexity, short_enough, trainable, verified
+from distill.curate.filters import Clean, Filter, short_enough, surprise, trainable, verified
 from distill.curate.held_out import Exams
 from distill.curate.history import HISTORY, Count, History, by_count
-from distill.curate.measure import MEASURES, Measure
+from distill.curate.measure import read_measures
 from distill.curate.policies import Choice, Given, apply, names, read_scores, relabels, sketched
 from distill.curate.policies.config import Divergence
 from distill.curate.questions import Questions
-from distill.curate.reading import Reader, read_measures
+from distill.curate.reading import Reader, measured
 from distill.curate.row import Row
 from distill.curate.steps import repeats, thin
 from distill.curate.terms import Source, gate
 from distill.curate.writing import EXAMPLES, Texts, write_examples, write_orders
 from distill.errors import UserError
 from distill.jsonl import write_jsonl
-from distill.ledger import read_ledger
 from distill.progress import Progress
 from distill.prompts import Chat
 from distill.recipe import file_fingerprint
@@ -90,7 +89,7 @@ def curate(
             config.thought,
             early=early,
             late=late,
-            measures=[read_measures(folder) for folder in inputs.measures],
+            measures=[measured(folder) for folder in inputs.measures],
             sketched=sketched(config.policies),
             voiced=relabels(config.policies),
         ).read(inputs.traces, progress)
@@ -152,7 +151,7 @@ def _filters(
         harm = read_scores(inputs.harm_scores) if inputs.harm_scores is not None else None
         early += [_of_text(filter_) for filter_ in content_filters(config.content, harm)]
     if config.max_perplexity is not None:
-        early.append(Filter("perplexity", perplexity(config.max_perplexity)))
+        early.append(Filter("perplexity", surprise(config.max_perplexity)))
     late = [] if config.decontaminate == "none" else [Filter(clean.name, clean.look)]
     if chat is not None and config.max_tokens is not None:
         late.append(Filter("short-enough", short_enough(chat, config.instruction, config.max_tokens)))
@@ -185,8 +184,7 @@ def _divergences(measures: Sequence[Path], config: CurateConfig) -> dict[tuple[s
     for policy in config.policies:
         if isinstance(policy, Divergence):
             student, teacher = (
-                read_ledger(measures[config.measures.index(name)] / MEASURES, Measure)
-                for name in (policy.student, policy.teacher)
+                read_measures(measures[config.measures.index(name)]) for name in (policy.student, policy.teacher)
             )
             found[policy.student, policy.teacher] = divergences(student, teacher)
     return found

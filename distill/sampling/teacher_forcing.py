@@ -8,7 +8,6 @@ Keeps no cache and does not cut: a sequence must fit in the model's context.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -25,16 +24,17 @@ HEAD_VALUES = 1 << 24
 """Logits in memory at once (64 MB in float32)."""
 WINDOW = 512
 """Sequences read ahead, to find those of like length."""
+WINDOW_TOKENS = 1 << 18
+"""Tokens read ahead: bounds the scores that wait for their turn."""
 
 
 def score_many(model: Any, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
-    """Scores of each sequence, in the order given; reads at most `WINDOW` ahead.
+    """Scores of each sequence, in the order given; reads a bounded window ahead.
 
     `model` is a transformers causal model whose logits are its head over its base model's last hidden state.
     Raises UserError for a sequence of fewer than 2 tokens, or a token outside the vocabulary.
     """
-    source = iter(sequences)
-    while window := list(islice(source, WINDOW)):
+    for window in _windows(sequences):
         for ids in window:
             _check(ids, model.config.vocab_size)
         scores: dict[int, TokenScores] = {}
@@ -42,6 +42,19 @@ def score_many(model: Any, sequences: Iterable[list[int]], top_k: int) -> Iterat
             found = _score(model, [window[place] for place in places], top_k)
             scores.update(zip(places, found, strict=True))
         yield from (scores.pop(place) for place in range(len(window)))
+
+
+def _windows(sequences: Iterable[list[int]]) -> Iterator[list[list[int]]]:
+    window: list[list[int]] = []
+    tokens = 0
+    for ids in sequences:
+        window.append(ids)
+        tokens += len(ids)
+        if len(window) >= WINDOW or tokens >= WINDOW_TOKENS:
+            yield window
+            window, tokens = [], 0
+    if window:
+        yield window
 
 
 def _check(ids: Sequence[int], vocabulary: int) -> None:
@@ -69,21 +82,16 @@ def _calls(lengths: Sequence[int]) -> Iterator[list[int]]:
 @torch.inference_mode()
 def _score(model: Any, rows: Sequence[list[int]], top_k: int) -> list[TokenScores]:
     """One call. The last token of a row has no successor, so it is not run."""
-    head = model.get_output_embeddings()
     device = model.get_input_embeddings().weight.device
     counts = [len(ids) - 1 for ids in rows]
     width = max(counts)
     ids_BT = torch.tensor([[*ids[:-1], *[0] * (width - len(ids) + 1)] for ids in rows], device=device)
     real_BT = torch.arange(width, device=device) < torch.tensor(counts, device=device)[:, None]
     mask = None if min(counts) == width else real_BT.long()
-    hidden_BTD = model.base_model(input_ids=ids_BT, attention_mask=mask, use_cache=False).last_hidden_state
-    hidden_ND = hidden_BTD[real_BT]
     next_N = torch.tensor([token for ids in rows for token in ids[1:]], device=device)
     top_k = min(top_k, model.config.vocab_size)
     given, top_ids, top_logprobs = [], [], []
-    at_once = max(1, HEAD_VALUES // model.config.vocab_size)
-    for part_ND, part_N in zip(hidden_ND.split(at_once), next_N.split(at_once), strict=True):
-        logits_NV: Tensor = head(part_ND).float()
+    for logits_NV, part_N in _logits(model, ids_BT, mask, real_BT, next_N):
         whole_N1 = logits_NV.logsumexp(-1, keepdim=True)
         top = logits_NV.topk(top_k, dim=-1)
         given.append((logits_NV.gather(-1, part_N[:, None]) - whole_N1).squeeze(-1).cpu())
@@ -91,3 +99,22 @@ def _score(model: Any, rows: Sequence[list[int]], top_k: int) -> list[TokenScore
         top_logprobs.append((top.values - whole_N1).cpu())
     split = (torch.cat(parts).split(counts) for parts in (given, top_ids, top_logprobs))
     return [TokenScores(*parts) for parts in zip(*split, strict=True)]
+
+
+def _logits(
+    model: Any, ids_BT: Tensor, mask_BT: Tensor | None, real_BT: Tensor, next_N: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Float32 logits (N, V) of the real tokens, a part at a time, with the tokens that follow them.
+
+    A model with hooks on its call is called whole: one split over processes tells the others by such a hook. All
+    logits of a call are then in memory together.
+    """
+    at_once = max(1, HEAD_VALUES // model.config.vocab_size)
+    inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, "use_cache": False}
+    if model._forward_pre_hooks:
+        parts = model(**inputs).logits[real_BT].split(at_once)
+    else:
+        hidden_ND = model.base_model(**inputs).last_hidden_state[real_BT]
+        parts = map(model.get_output_embeddings(), hidden_ND.split(at_once))
+    for logits_NV, part_N in zip(parts, next_N.split(at_once), strict=True):
+        yield logits_NV.float(), part_N
