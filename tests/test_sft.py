@@ -187,7 +187,9 @@ def test_a_tokenizer_of_another_model_is_refused(data: Path) -> None:
         read_rows(data, Chat(mini_tokenizer()), 20, 64, "refuse")
 
 
-@pytest.mark.parametrize("marks", [None, {}], ids=["no manifest", "no mark"])
+@pytest.mark.parametrize(
+    "marks", [None, {}, {"decontaminated": "unchecked"}], ids=["no manifest", "no mark", "told not to check"]
+)
 def test_data_nobody_decontaminated_is_refused_unless_insisted(
     marks: dict[str, Any] | None, data: Path, model: Path, tmp_path: Path
 ) -> None:

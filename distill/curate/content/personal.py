@@ -78,7 +78,7 @@ def emails(text: str) -> Iterator[str]:
 AMERICAN = re.compile(
     r"(?<![\w.+*/=-])(?:\+?1[ .-])?(?:\((?P<a>\d{3})\) ?|(?P<b>\d{3})[.-])\d{3}[.-]\d{4}(?![\w-]|\.\d)"
 )
-ABROAD = re.compile(r"(?<![\w)\]}])\+[1-9]\d{0,2}(?:[ .-]\(?\d{1,4}\)?){2,6}(?![\w-]|\.\d)")
+ABROAD = re.compile(r"(?<![\w)\]}])\+[1-9]\d{0,2}(?:[ .-]\(?\d{1,8}\)?){2,6}(?![\w-]|\.\d)")
 SPOKEN = re.compile(
     r"(?:\b(?:tel|phone|telephone|mobile|cell|fax|whatsapp|telefon|téléphone|teléfono)\b|телефон|电话|手机|電話|전화)"
     r"(?: ?(?:number|no\.?|is|me at|at|号码|番号)){0,3}[ :：=]{0,3}"
