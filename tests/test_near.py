@@ -1,7 +1,10 @@
 """Near duplicates: edits are seen through, other questions are left alone, and one rule settles chains."""
 
+import gzip
 import itertools
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,3 +166,25 @@ def test_planted_copies_are_found_among_twenty_thousand_prompts_and_false_friend
     assert min(score.found[edit] / score.planted[edit] for edit in score.planted) >= 0.97
     friends = Counter({how: count for how, count in score.dropped.items() if how.startswith("not")})
     assert friends.total() <= 2
+
+
+@pytest.mark.data
+def test_real_benchmarks_hold_few_near_duplicates_and_they_are_where_they_were(data_dir: Path) -> None:
+    """All 33 were read: 22 ask the same question, 11 put another one to the same setting (docs/curate.md)."""
+    files = ("math_train.jsonl.gz", "math_test.jsonl.gz", "gsm8k_train.jsonl.gz", "gsm8k_test.jsonl")
+    names: list[str] = []
+    texts: list[str] = []
+    for file in files:
+        raw = (data_dir / file).read_bytes()
+        for line in (gzip.decompress(raw) if file.endswith("gz") else raw).decode().splitlines():
+            row = json.loads(line)
+            names.append(file.partition(".")[0])
+            texts.append(row.get("problem") or row["question"])
+    answer = near_duplicates(texts, NearConfig(), workers=1, progress=QUIET).tolist()
+    found = Counter((names[first], names[number]) for number, first in enumerate(answer) if first != number)
+    assert found == {
+        ("math_train", "math_train"): 14,
+        ("math_train", "math_test"): 14,
+        ("math_test", "math_test"): 4,
+        ("gsm8k_train", "gsm8k_train"): 1,
+    }

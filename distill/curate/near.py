@@ -34,7 +34,7 @@ from distill.progress import Progress
 BATCH_TEXTS, BATCH_CHARACTERS = 1000, 2_000_000
 """What one worker sketches at a time, at most; a longer text is a batch of its own."""
 CONTAINED = 0.9
-"""Share of the shorter text's pairs that makes the longer one the same with something added."""
+"""Share of the shorter text's pairs that makes the longer one the same with something added, or the threshold's own."""
 LONGER = 0.75
 """How far below the threshold the similarity of such a pair may be."""
 
@@ -242,7 +242,7 @@ class _Store:
         ours_K = np.searchsorted(own, upto_K, side="right")
         similar_K = shared_K / np.maximum(ours_K + theirs_K - shared_K, 1)
         contained_K = shared_K / np.maximum(np.minimum(ours_K, theirs_K), 1)
-        within_K = (contained_K >= CONTAINED) & (similar_K >= threshold * LONGER)
+        within_K = (contained_K >= max(CONTAINED, threshold)) & (similar_K >= threshold * LONGER)
         return (similar_K >= threshold) | within_K
 
 
