@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import judge_command, plan_command, run_command, teacher_command
+from cli import judge_command, plan_command, run_command, teacher_command, traces_command
 from distill.errors import UserError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ MENDABLE = {
 run_command.register(app)
 judge_command.register(app)
 teacher_command.register(app)
+traces_command.register(app)
 plan_command.register(app)
 
 

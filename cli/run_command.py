@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STAGES = {
     "problems": "Write problems: procedural families or a benchmark.",
     "harvest": "Sample chains of thought and judge each; resumes.",
+    "import": "Take foreign traces in, judge those with a gold answer.",
     "curate": "Turn verified traces into training examples.",
     "teacher-init": "Make a fresh MLA/MoE teacher of a preset size.",
     "student-init": "Make a fresh dense student, Llama or Qwen shaped.",
@@ -28,7 +29,7 @@ STAGES = {
     "report": "Write one self-contained HTML page about a run.",
 }
 """Stage names in the order work flows; `cli.stages` holds their functions."""
-JUDGING = ("harvest", "rl", "bench")
+JUDGING = ("harvest", "import", "rl", "bench")
 """Stages that may run programs of models."""
 
 RecipeOption = Annotated[
@@ -203,7 +204,7 @@ def _walk(
 
     progress = Progress("quiet" if quiet or json_ else "auto")
     folder = _out(out, recipe)
-    source = data or Path(os.environ.get("DISTILL_DATA", "data"))
+    source = data_folder(data)
     if not sandbox.walled and not (quiet or json_):
         typer.echo("UNSANDBOXED: programs of models run without walls")
     for name in names:
@@ -213,10 +214,16 @@ def _walk(
         if json_:
             typer.echo(json.dumps({**manifest.model_dump(mode="json"), "folder": str(folder / name), "ran": ran}))
         elif not quiet:
-            _print(manifest, ran)
+            print_manifest(manifest, ran)
 
 
-def _print(manifest: "Manifest", ran: bool) -> None:
+def data_folder(named: Path | None) -> Path:
+    """Directory of benchmark files: the one named, else that of the environment, else `data`."""
+    return named or Path(os.environ.get("DISTILL_DATA", "data"))
+
+
+def print_manifest(manifest: "Manifest", ran: bool) -> None:
+    """A step's report as a person reads it."""
     if not ran:
         typer.echo(f"  done before ({manifest.seconds:.1f} s)")
         return

@@ -10,6 +10,8 @@ from cli.samplers import engine_sampler, harvest_sampler, tokenizer_named
 from distill.curate.config import CurateConfig
 from distill.curate.stage import curate
 from distill.harvest import HarvestConfig, harvest
+from distill.imports.config import ImportConfig
+from distill.imports.stage import import_files, import_traces
 from distill.judge import JUDGE_VERSION, Judge
 from distill.problems.benchmarks import benchmark_files
 from distill.problems.stage import ProblemsConfig, problems
@@ -60,6 +62,12 @@ def _harvest_files(config: HarvestConfig, data: Path) -> Iterable[Path]:
     return (gguf_file(config.endpoint.serve),) if config.endpoint is not None and config.endpoint.serve else ()
 
 
+def _import(c: StepContext) -> Report:
+    problems = c.path("problems") if "problems" in c.inputs else None
+    with Judge(sandbox=c.sandbox) as judge:
+        return import_traces(c.out, c.config, data=c.data, problems=problems, judge=judge, progress=c.progress)
+
+
 def _curate(c: StepContext) -> Report:
     chat = Chat(Folders().load(c.path("tokenizer")).tokenizer) if "tokenizer" in c.inputs else None
     against = c.inputs.get("against", ())
@@ -86,7 +94,7 @@ def _student_import(c: StepContext) -> Report:
     return student_import(c.out, c.config, seed=c.seed, progress=c.progress)
 
 
-def _import_files(config: StudentImportConfig, data: Path) -> Iterable[Path]:
+def _student_import_files(config: StudentImportConfig, data: Path) -> Iterable[Path]:
     return (gguf_file(config.source),)
 
 
@@ -158,10 +166,11 @@ REGISTRY = {
     for stage in (
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
         Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
+        Stage("import", ImportConfig, _import, version=f"1 judge {JUDGE_VERSION}", reads=import_files),
         Stage("curate", CurateConfig, _curate, version="2"),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
-        Stage("student-import", StudentImportConfig, _student_import, reads=_import_files),
+        Stage("student-import", StudentImportConfig, _student_import, reads=_student_import_files),
         Stage("sft", SftConfig, _sft),
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),

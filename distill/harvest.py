@@ -196,7 +196,7 @@ def sample_and_judge(
     if judge is not None:
         judge.prepare(problems)
     with Ledger(out / TRACES) as traces, Ledger(out / VERDICTS, after=traces) as verdicts:
-        _report_cut(progress, traces, verdicts)
+        report_cut(progress, traces, verdicts)
         known = {verdict.trace_id: verdict for verdict in read_ledger(out / VERDICTS, Verdict)}
         stored = set()
         for trace in read_ledger(out / TRACES, Trace):
@@ -212,7 +212,7 @@ def sample_and_judge(
                     yield Judged(problem, trace, None, resumed=False)
             else:
                 old = job.again(out, known) if unjudged else iter(())
-                yield from _judged(judge, old, job.draw(stored, traces), verdicts, task)
+                yield from judged(judge, old, job.draw(stored, traces), verdicts, task)
 
 
 class _Job:
@@ -295,7 +295,7 @@ def problem_seed(seed: int, problem_id: str, round: int = 0) -> int:
     return int.from_bytes(digest[:4], "big") >> 2
 
 
-def _judged(
+def judged(
     judge: Judge,
     old: Iterator[tuple[Problem, Trace]],
     new: Iterator[tuple[Problem, Trace]],
@@ -370,7 +370,8 @@ def _report(rows: Iterable[Judged], problems: int, config: HarvestConfig, sample
     )
 
 
-def _report_cut(progress: Progress, *ledgers: Ledger) -> None:
+def report_cut(progress: Progress, *ledgers: Ledger) -> None:
+    """Say what a kill left half written in ledgers that were just opened."""
     for ledger in ledgers:
         if ledger.cut:
             progress.say(

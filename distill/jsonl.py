@@ -36,7 +36,7 @@ def iter_placed(path: Path, record: type[R]) -> Iterator[tuple[int, R]]:
         raise UserError(f"{path}: no such file (expected JSONL of {record.__name__})")
     bad: list[str] = []
     offset = 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         begin, offset = offset, offset + len(line)
         line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
@@ -67,10 +67,11 @@ class Lines(Generic[R]):
         self._file.close()
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path) -> Iterator[bytes]:
+    """Lines of a plain or `.gz` file. Raises UserError when the latter is cut or damaged."""
     if path.suffix != ".gz":
-        with path.open("rb") as lines:
-            yield from lines
+        with path.open("rb") as plain:
+            yield from plain
         return
     try:
         with gzip.open(path, "rb") as unzipped:

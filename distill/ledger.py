@@ -269,7 +269,7 @@ def trace_id(
     *,
     sampler: SamplerId,
     template: str,
-    params: Params,
+    params: Params | None,
     seed: int,
     sample_index: int,
     round: int = 0,
@@ -319,7 +319,7 @@ def _line(record: R) -> tuple[R, bytes]:
     try:
         payload = record.to_json().encode()
     except PydanticSerializationError:
-        record = type(record).model_validate(_well_formed(record.model_dump()))
+        record = type(record).model_validate(well_formed(record.model_dump()))
         payload = record.to_json().encode()
     return record, _HEAD + b"%08x" % zlib.crc32(payload) + _NEXT + payload[1:] + b"\n"
 
@@ -338,12 +338,12 @@ def _payload(line: bytes) -> bytes:
     return payload
 
 
-def _well_formed(value: Any) -> Any:
+def well_formed(value: Any) -> Any:
     """A copy in which every lone surrogate is U+FFFD: half a character cannot be stored as UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_well_formed(key): _well_formed(item) for key, item in value.items()}
+        return {well_formed(key): well_formed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_well_formed(item) for item in value]
+        return [well_formed(item) for item in value]
     return value

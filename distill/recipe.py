@@ -137,7 +137,7 @@ def load_recipe(path: Path, stages: Mapping[str, Stage], overrides: Iterable[str
         raise UserError(f"{path}: seed: expected a whole number from 0 to {LARGEST_SEED}, got {seed!r}")
     if not tables:
         raise UserError(f"{path}: no steps; a recipe has one table a step")
-    steps = {name: _step(path, name, table, stages) for name, table in tables.items()}
+    steps = {name: read_step(path, name, table, stages) for name, table in tables.items()}
     for step in steps.values():
         for key, names in step.inputs.items():
             for name in names:
@@ -251,7 +251,8 @@ def _path(out: Path, name: str) -> Path:
     return Path(name) if is_path(name) else step_folder(out, name)
 
 
-def _step(path: Path, name: str, table: dict[str, Any], stages: Mapping[str, Stage]) -> Step:
+def read_step(path: Path, name: str, table: dict[str, Any], stages: Mapping[str, Stage]) -> Step:
+    """One checked table. Raises UserError naming file, table, key and what was expected."""
     if not STEP_NAME.fullmatch(name):
         raise UserError(f"{path}: [{name[:120]}]: not a step name; letters, digits, . _ - and at most 100 of them")
     kind = table.pop("stage", name)

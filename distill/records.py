@@ -134,7 +134,8 @@ class Trace(Record):
     id: str
     problem_id: str
     sampler: SamplerId
-    params: Params
+    params: Params | None
+    """None when nobody recorded how it was asked, as with most imported traces."""
     round: int = 0
     sample_index: int
     parent: str | None = None

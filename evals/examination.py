@@ -165,10 +165,10 @@ def _one_recorded(name: str, rows: Sequence[_Row], asked: Mapping[str, Problem],
 
 
 def _protocol(
-    name: str, params: Sequence[Params], samples: int, instruction: Instruction | None, judges: Iterable[str]
+    name: str, params: Sequence[Params | None], samples: int, instruction: Instruction | None, judges: Iterable[str]
 ) -> str:
     """The name of a way of asking with a hash of all that belongs to it."""
-    asked = sorted({one.to_json() for one in params})
+    asked = sorted({one.to_json() if one else "unknown" for one in params})
     return f"{name}@{fingerprint([asked, samples, instruction, sorted(judges)])[:8]}"
 
 

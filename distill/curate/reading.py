@@ -37,7 +37,7 @@ class Spoken(Record):
     id: str
     problem_id: str
     sampler: SamplerId
-    params: Params
+    params: Params | None
     round: int = 0
     sample_index: int
     reasoning: str | None = None

@@ -12,10 +12,10 @@ class Sources:
 
     samplers: Counter[str] = field(default_factory=Counter)
     """By name and revision."""
-    params: Counter[Params] = field(default_factory=Counter)
+    params: Counter[Params | None] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
 
-    def count(self, sampler: SamplerId, params: Params, status: str) -> None:
+    def count(self, sampler: SamplerId, params: Params | None, status: str) -> None:
         """One stored trace."""
         self.samplers[f"{sampler.name} {sampler.revision}"] += 1
         self.params[params] += 1
@@ -23,4 +23,4 @@ class Sources:
 
     def asked(self) -> dict[str, int]:
         """Ways of asking, as JSON, and how many traces came of each."""
-        return {params.to_json(): count for params, count in self.params.items()}
+        return {params.to_json() if params else "not recorded": count for params, count in self.params.items()}

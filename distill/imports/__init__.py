@@ -1,0 +1,1 @@
+"""Import: foreign traces become an ordinary run folder."""
