@@ -25,7 +25,7 @@ KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 BATCH = 64
 """Parquet rows turned into Python at once."""
 CHUNK = 1 << 20
-"""Characters of a JSON array read at once."""
+"""Characters of a JSON array, or bytes of a parquet column, read at once: a row group may be larger than memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path, pre_buffer=False)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a parquet file ({shown(str(error))})") from error
 

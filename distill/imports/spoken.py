@@ -232,21 +232,29 @@ def _gold(value: Any, solution: str | None) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is not None:
-        text = str(value)
-        return _marked(text) or (text.strip() if text.strip().lower() not in ("", *NO_GOLD) else None)
+        text = str(value).strip()
+        return _inside(text) if _marked(text) else _bare_gold(text)
     if solution is None:
         return None
-    bare = solution.strip()
-    short = 0 < len(bare) <= LONGEST_BARE_GOLD and "\n" not in bare and bare.lower() not in NO_GOLD
-    return _marked(solution) or (bare if short else None)
+    text = solution.strip()
+    if _marked(text):
+        return _inside(text)
+    return _bare_gold(text) if len(text) <= LONGEST_BARE_GOLD and "\n" not in text else None
 
 
-def _marked(text: str) -> str | None:
-    r"""What the last `\boxed{}` holds, or what stands behind the last `####`."""
-    hashes = HASHES.findall(text)
+def _bare_gold(text: str) -> str | None:
+    return None if text.lower() in ("", *NO_GOLD) else text
+
+
+def _marked(text: str) -> bool:
+    return "\\boxed" in text or "\\fbox" in text or HASHES.search(text) is not None
+
+
+def _inside(text: str) -> str | None:
+    r"""What the last `\boxed{}` holds, else what stands behind the last `####`; None for a box that never closes."""
     if "\\boxed" in text or "\\fbox" in text:
         return last_boxed(text)
-    return hashes[-1].strip() or None if hashes else None
+    return HASHES.findall(text)[-1].strip() or None
 
 
 def _level(value: Any) -> int | None:
