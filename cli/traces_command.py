@@ -70,11 +70,13 @@ def import_(
 
     Look first, then import; the folder is one `curate` and `bench` read like a harvest:
 
+    \b
       distill traces import set.jsonl --teacher DeepSeek-R1 --preview
-      distill traces import set.jsonl --teacher DeepSeek-R1 --licence Apache-2.0 --out runs/imports/set
+      distill traces import set.jsonl --teacher DeepSeek-R1 --licence MIT --out runs/set
 
     Known by their columns: OpenThoughts (1 to 3), OpenR1-Math, s1K, LIMO, ShareGPT, messages. Anything else:
 
+    \b
       --map prompt=question --map text=response --map gold=answer --map teacher=model
 
     WHAT is prompt, turns, text, reasoning, answer, gold, solution, problem_id, teacher, label, finish, complete, level,
@@ -172,7 +174,9 @@ def _named(files: list[str] | None, dataset: str | None) -> str:
     if not files and dataset is None:
         raise UserError("traces import: name files, or a --dataset")
     name = Path(files[0] if files else str(dataset)).name
-    return name.split(".")[0] or name
+    for ending in (".gz", ".jsonl", ".json", ".parquet"):
+        name = name.removesuffix(ending)
+    return name
 
 
 def _place(file: str) -> str:

@@ -118,9 +118,9 @@ class _Tally:
         self.counts["problems"] += line.new
         self.counts["golds"] += line.new and line.problem.kind != "open"
         self.counts["labels"] += line.label is not None
-        self.counts["systems"] += line.spoken.system
+        self.counts["systems"] += line.foreign.system
         self.counts["thoughts"] += line.trace.reasoning is not None
-        self.marks[line.spoken.mark or "none"] += 1
+        self.marks[line.foreign.mark or "none"] += 1
         self.teachers[line.trace.sampler.name] += 1
 
     def survey(self, rows: int, bad: int, halved: int) -> Survey:

@@ -1,4 +1,4 @@
-"""Spoken: what one foreign row says, under our words.
+"""Foreign: what one row of others says, under our words.
 
 A row is one trace, or several where its columns hold lists (OpenR1's generations). Golds are
 taken as they stand, out of their box or from behind `####`. Nothing is judged and nothing is
@@ -55,7 +55,7 @@ class BadRowError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class Foreign:
     """One trace of a row."""
 
     prompt: str | None
@@ -76,7 +76,7 @@ class Spoken:
     params: Params | None
 
 
-def spoken(row: Mapping[str, Any], columns: Columns, config: ImportConfig) -> list[Spoken]:
+def foreign_traces(row: Mapping[str, Any], columns: Columns, config: ImportConfig) -> list[Foreign]:
     """The traces of a row. Raises BadRowError saying which column is not what it should be."""
     prompt, system, said = _said(row, columns, config)
     solution = _text(_value(row, columns, "solution"), "solution")
@@ -101,13 +101,13 @@ def spoken(row: Mapping[str, Any], columns: Columns, config: ImportConfig) -> li
 
 def _trace(
     reasoning: str | None, text: str, finish: Finish, config: ImportConfig, *, label: bool | None, **shared: Any
-) -> Spoken:
+) -> Foreign:
     mark, think_open = "column", False
     if reasoning is None:
         text, mark = with_our_tags(text)
         think_open = THINK not in text and (config.think_open or END_THINK in text)
     completion = Completion(text=text, finish=finish, prompt_tokens=0, completion_tokens=0, reasoning=reasoning)
-    return Spoken(completion=completion, think_open=think_open, mark=mark, label=label, **shared)
+    return Foreign(completion=completion, think_open=think_open, mark=mark, label=label, **shared)
 
 
 def _said(
