@@ -79,8 +79,8 @@ def import_(
     \b
       --map prompt=question --map text=response --map gold=answer --map teacher=model
 
-    WHAT is prompt, turns, text, reasoning, answer, gold, solution, problem_id, teacher, label, finish, complete, level,
-    subject, temperature, top_p or max_tokens; dots reach inside a column (gold=extra.answer), WHAT= leaves one out.
+    WHAT is prompt, turns, text, reasoning, answer, gold, tests, solution, problem_id, teacher, label, finish, complete,
+    level, subject, temperature, top_p or max_tokens. Dots reach inside (gold=extra.answer), WHAT= leaves one out.
 
     Traces whose problem has a gold answer are judged, the others are `undecided`. Bad rows are listed as file:line.
     Stopped or killed, the same command goes on. Terms that do not allow training are kept with the traces, and curate

@@ -1,5 +1,6 @@
 """What others call their columns and how they mark a thought is read as what it is."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from distill.errors import UserError
 from distill.imports.stage import open_walk
 from distill.imports.thought import with_our_tags
-from tests.import_sets import ROW, TALK, config, jsonl, lines
+from distill.judge import Judge
+from tests.import_sets import ROW, TALK, config, jsonl, lines, run
 
 PUBLISHED: dict[str, Mapping[str, Any]] = {
     "openthoughts": {
@@ -190,3 +192,31 @@ def test_a_row_of_several_generations_is_as_many_traces(tmp_path: Path) -> None:
     assert [line.label for line in found] == [True, False, None]
     assert [line.trace.finish for line in found] == ["stop", "stop", "length"]
     assert [line.new for line in found] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("tests", "check"),
+    [
+        ({"inputs": ["1\n", ["2", "3"]], "outputs": ["2\n", ["4"]]}, [("1\n", "2\n"), ("2\n3", "4")]),
+        ({"inputs": [[1]], "outputs": [2], "fn_name": "double"}, None),
+        ({"inputs": [], "outputs": []}, None),
+        (None, None),
+    ],
+    ids=["reads and prints", "calls a function", "nothing", "none"],
+)
+def test_tests_of_a_code_set_make_its_problems_judged_by_running(
+    tests: object, check: list[tuple[str, str]] | None, tmp_path: Path
+) -> None:
+    row = {**PUBLISHED["openthoughts-metadata"], "ground_truth_solution": None, "test_cases": json.dumps(tests)}
+    (line,) = lines(jsonl(tmp_path / "x.jsonl", row if tests else {**row, "test_cases": None}))
+    found = line.problem.tests and [(each.stdin, each.stdout) for each in line.problem.tests.check]  # type: ignore[union-attr]
+    assert (line.problem.kind, found) == (("code", check) if check else ("open", None))
+
+
+def test_a_program_of_an_imported_set_is_run(tmp_path: Path) -> None:
+    said = "It doubles.\n```python\nprint(2 * int(input()))\n```"
+    row = {"question": "Double it.", "input_output": {"inputs": ["3"], "outputs": ["6"]}, "response": said}
+    wrong = {**row, "response": said.replace("2 *", "3 *")}
+    with Judge() as judge:
+        report = run(tmp_path / "out", config(jsonl(tmp_path / "x.jsonl", row, wrong)), judge=judge)
+    assert (report.counts["correct"], report.counts["wrong"]) == (1, 1)

@@ -57,7 +57,8 @@ def _shown(line: Line) -> Iterator[Text]:
         yield from _part("no answer: its thought never ends", trace.text, "red")
     else:
         yield from _part("answer", trace.answer, "green")
-    yield from _part("gold", problem.answer if problem.answer is not None else f"none, kind {problem.kind}", "yellow")
+    gold = f"{len(problem.tests.check)} runs of its program" if problem.tests else f"none, kind {problem.kind}"
+    yield from _part("gold", problem.answer if problem.answer is not None else gold, "yellow")
 
 
 def _part(name: str, text: str, style: str) -> Iterator[Text]:

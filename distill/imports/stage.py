@@ -87,12 +87,12 @@ def import_traces(
     file:line (the first of them, and how many more) unless the config skips them.
     """
     walk = open_walk(config, data, problems)
-    judge.prepare(walk.known.values())
     survey = _survey(walk, out, progress)
     if survey.bad and config.bad_rows == "refuse":
         raise UserError(_refusal(out, survey))
     if not survey.traces:
         raise UserError(f"import: none of {survey.rows:,} rows is a trace; {_bad_lines(out, survey)}")
+    judge.prepare(iter_jsonl(out / PROBLEMS, Problem))
     _store(walk, out, judge, survey, progress)
     return _report(walk, out, survey)
 

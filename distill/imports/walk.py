@@ -19,7 +19,7 @@ from distill.imports.layouts import SAMPLE, Found, find_layout
 from distill.imports.reading import Raw, read_rows
 from distill.ledger import trace_id
 from distill.prompts import to_trace
-from distill.records import Message, Problem, SamplerId, Trace, fingerprint
+from distill.records import Message, Problem, SamplerId, Tests, Trace, fingerprint
 from distill.selection import read_problems
 
 
@@ -115,15 +115,16 @@ class _Walking:
             found = self.last
         if found is None:
             gold = said.gold
-            content = fingerprint([said.prompt, gold])
+            content = _content(said.prompt, gold, said.tests)
             id = self._id(said.problem_id or content)
             if self.contents.get(id, content) != content:
                 raise BadRowError(f"problem_id {shown(said.problem_id)}: an earlier row asks something else under it")
             found = Problem(
                 id=id,
-                kind="open" if gold is None else "answer",
+                kind="code" if said.tests else "open" if gold is None else "answer",
                 prompt=said.prompt or "",
                 answer=gold,
+                tests=said.tests,
                 source=self.config.source,
                 split=self.config.split,
                 level=said.level,
@@ -149,7 +150,7 @@ class _Walking:
     def _line(self, problem: Problem, said: Foreign) -> Line:
         new = problem.id not in self.contents
         if new:
-            self.contents[problem.id] = fingerprint([problem.prompt, problem.answer])
+            self.contents[problem.id] = _content(problem.prompt, problem.answer, problem.tests)
         teacher = SamplerId(name=str(said.teacher), revision=self.walk.revision)
         index = self.counts.get((problem.id, teacher.name), 0)
         self.counts[problem.id, teacher.name] = index + 1
@@ -172,6 +173,11 @@ class _Walking:
             sample_index=index,
         )
         return Line(problem, new, trace, said.label, said)
+
+
+def _content(prompt: str | None, answer: str | None, tests: Tests | None) -> str:
+    """What a problem asks and is judged by."""
+    return fingerprint([prompt, answer, *([tests] if tests else [])])
 
 
 def teachers_of(counts: Mapping[str, int]) -> str:
