@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.import_sets import DATA
 from tests.test_cli import complaint, distill
 
 ROW = {"question": "What is 1 + 1?", "response": "<think>so</think>\\boxed{2}", "answer": "2"}
@@ -74,3 +75,19 @@ problems = "import"
     done = distill("run", "--recipe", recipe, "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     assert "50.0%" in done.stdout
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "gsm8k_test.jsonl").is_file(), reason="DISTILL_DATA has no benchmarks")
+def test_real_sets_are_curated_together_and_every_drop_has_its_reason(tmp_path: Path) -> None:
+    done = distill("run", "--recipe", "import", "--to", "curate", "--out", tmp_path, "--data", DATA)
+    assert done.returncode == 0, done.stderr
+    history = [json.loads(line) for line in (tmp_path / "curate" / "history.jsonl").read_text().splitlines()]
+    assert len(history) == 40 + 800 + 172
+    dropped = [row for row in history if not row["kept"]]
+    assert all(row["steps"][-1][1] == "dropped" and row["steps"][-1][2] for row in dropped)
+    examples = [json.loads(line) for line in (tmp_path / "curate" / "examples.jsonl").read_text().splitlines()]
+    assert len(examples) == len(history) - len(dropped)
+    sets = {example["problem_id"].partition("/")[0] for example in examples}
+    assert sets == {"gsm8k", "r1-distill-math"}  # all problems of the Qwen set are MATH test
+    assert (tmp_path / "curate" / "card.md").is_file()
