@@ -23,4 +23,4 @@ class Sources:
 
     def asked(self) -> dict[str, int]:
         """Ways of asking, as JSON, and how many traces came of each."""
-        return {params.to_json() if params else "not recorded": count for params, count in self.params.items()}
+        return {"not recorded" if params is None else params.to_json(): count for params, count in self.params.items()}
