@@ -70,15 +70,17 @@ def import_(
 
     Look first, then import; the folder is one `curate` and `bench` read like a harvest:
 
+    \b
       distill traces import set.jsonl --teacher DeepSeek-R1 --preview
-      distill traces import set.jsonl --teacher DeepSeek-R1 --licence Apache-2.0 --out runs/imports/set
+      distill traces import set.jsonl --teacher DeepSeek-R1 --licence MIT --out runs/set
 
     Known by their columns: OpenThoughts (1 to 3), OpenR1-Math, s1K, LIMO, ShareGPT, messages. Anything else:
 
+    \b
       --map prompt=question --map text=response --map gold=answer --map teacher=model
 
-    WHAT is prompt, turns, text, reasoning, answer, gold, solution, problem_id, teacher, label, finish, complete, level,
-    subject, temperature, top_p or max_tokens; dots reach inside a column (gold=extra.answer), WHAT= leaves one out.
+    WHAT is prompt, turns, text, reasoning, answer, gold, tests, solution, problem_id, teacher, label, finish, complete,
+    level, subject, temperature, top_p or max_tokens. Dots reach inside (gold=extra.answer), WHAT= leaves one out.
 
     Traces whose problem has a gold answer are judged, the others are `undecided`. Bad rows are listed as file:line.
     Stopped or killed, the same command goes on. Terms that do not allow training are kept with the traces, and curate
@@ -172,7 +174,9 @@ def _named(files: list[str] | None, dataset: str | None) -> str:
     if not files and dataset is None:
         raise UserError("traces import: name files, or a --dataset")
     name = Path(files[0] if files else str(dataset)).name
-    return name.split(".")[0] or name
+    for ending in (".gz", ".jsonl", ".json", ".parquet"):
+        name = name.removesuffix(ending)
+    return name
 
 
 def _place(file: str) -> str:

@@ -94,7 +94,7 @@ TEACHERS: Sequence[Suggestion] = (
         "https://github.com/QwenLM/Qwen/blob/main/Tongyi%20Qianwen%20LICENSE%20AGREEMENT",
     ),
     _row(
-        r"llama-?(?:3[.-][1-9]|4)",
+        r"llama-?(?:3[._][1-9]|3-[1-3]-|4)",
         "allows-training",
         "community licence: name the student Llama-..., say Built with Llama",
         "https://www.llama.com/llama3_1/license",

@@ -23,6 +23,7 @@ Meaning = Literal[
     "text",
     "answer",
     "gold",
+    "tests",
     "solution",
     "problem_id",
     "teacher",
@@ -36,7 +37,8 @@ Meaning = Literal[
     "max_tokens",
 ]
 """What a column can hold. prompt: the question; turns: a conversation; text: all that was said, thought included;
-reasoning and answer: the same in two columns; gold: the right answer; solution: a worked one; label: whether the
+reasoning and answer: the same in two columns; gold: the right answer; tests: what a
+program reads and must print; solution: a worked one; label: whether the
 publisher calls it right; finish, complete: whether it ended by itself."""
 MEANINGS: tuple[Meaning, ...] = get_args(Meaning)
 SAID: tuple[Meaning, ...] = ("turns", "text", "reasoning", "answer")
@@ -84,6 +86,7 @@ NAMES: Columns = {
     "text": ("response", "output", "completion", "generation", "generations", "text", "solution"),
     "answer": ("answer", "attempt", "final", "content"),
     "gold": ("gold", "ground_truth", "expected_answer", "reference_answer", "gold_answer", "target", "answer"),
+    "tests": ("test_cases", "input_output"),
     "solution": ("ground_truth_solution", "reference_solution", "solution"),
     "problem_id": ("problem_id", "question_id"),
     "teacher": ("model", "teacher", "generator", "model_name"),
@@ -123,6 +126,7 @@ LAYOUTS: Mapping[str, Layout] = {
                 "prompt": ("problem",),
                 "reasoning": ("deepseek_reasoning",),
                 "answer": ("deepseek_solution",),
+                "tests": ("test_cases", "input_output"),
                 "solution": ("ground_truth_solution",),
                 "subject": ("domain",),
             },

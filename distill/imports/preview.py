@@ -17,6 +17,8 @@ EXAMINED = 1_000
 """Rows a preview reads."""
 LONGEST = 400
 """Characters shown of a prompt, thought or answer."""
+SLACK = 50
+"""Characters more that are shown rather than left out."""
 BAD_SHOWN = 10
 
 
@@ -55,12 +57,13 @@ def _shown(line: Line) -> Iterator[Text]:
         yield from _part("no answer: its thought never ends", trace.text, "red")
     else:
         yield from _part("answer", trace.answer, "green")
-    yield from _part("gold", problem.answer if problem.answer is not None else f"none, kind {problem.kind}", "yellow")
+    gold = f"{len(problem.tests.check)} runs of its program" if problem.tests else f"none, kind {problem.kind}"
+    yield from _part("gold", problem.answer if problem.answer is not None else gold, "yellow")
 
 
 def _part(name: str, text: str, style: str) -> Iterator[Text]:
     """A named text, its middle left out where it is long."""
-    if len(text) > LONGEST:
+    if len(text) > LONGEST + SLACK:
         half = LONGEST // 2
         text = f"{text[:half]} [... {len(text) - LONGEST:,} characters ...] {text[-half:]}"
     clean = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)

@@ -87,12 +87,12 @@ def import_traces(
     file:line (the first of them, and how many more) unless the config skips them.
     """
     walk = open_walk(config, data, problems)
-    judge.prepare(walk.known.values())
     survey = _survey(walk, out, progress)
     if survey.bad and config.bad_rows == "refuse":
         raise UserError(_refusal(out, survey))
     if not survey.traces:
         raise UserError(f"import: none of {survey.rows:,} rows is a trace; {_bad_lines(out, survey)}")
+    judge.prepare(iter_jsonl(out / PROBLEMS, Problem))
     _store(walk, out, judge, survey, progress)
     return _report(walk, out, survey)
 
@@ -118,9 +118,9 @@ class _Tally:
         self.counts["problems"] += line.new
         self.counts["golds"] += line.new and line.problem.kind != "open"
         self.counts["labels"] += line.label is not None
-        self.counts["systems"] += line.spoken.system
+        self.counts["systems"] += line.foreign.system
         self.counts["thoughts"] += line.trace.reasoning is not None
-        self.marks[line.spoken.mark or "none"] += 1
+        self.marks[line.foreign.mark or "none"] += 1
         self.teachers[line.trace.sampler.name] += 1
 
     def survey(self, rows: int, bad: int, halved: int) -> Survey:

@@ -14,12 +14,12 @@ from pathlib import Path
 from distill.curate.normalize import squeezed
 from distill.errors import UserError, shown
 from distill.imports.config import ImportConfig
+from distill.imports.foreign import BadRowError, Foreign, foreign_traces
 from distill.imports.layouts import SAMPLE, Found, find_layout
 from distill.imports.reading import Raw, read_rows
-from distill.imports.spoken import BadRowError, Spoken, spoken
 from distill.ledger import trace_id
 from distill.prompts import to_trace
-from distill.records import Message, Problem, SamplerId, Trace, fingerprint
+from distill.records import Message, Problem, SamplerId, Tests, Trace, fingerprint
 from distill.selection import read_problems
 
 
@@ -32,7 +32,7 @@ class Line:
     """No earlier line of this walk has this problem."""
     trace: Trace
     label: bool | None
-    spoken: Spoken
+    foreign: Foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,6 @@ class Walk:
         """
         self.config, self.files = config, files
         self.revision = config.teacher_revision or revision
-        self.name = config.source
         sample = [raw.row for raw in islice(read_rows(config, files), SAMPLE) if not raw.why]
         where = str(files[0]) if files else str(config.dataset)
         if not sample:
@@ -98,14 +97,14 @@ class _Walking:
                 yield Taken(raw, (), raw.why)
                 continue
             try:
-                said = spoken(raw.row, self.walk.layout.columns, self.config)
+                said = foreign_traces(raw.row, self.walk.layout.columns, self.config)
                 problems = [self._problem(one) for one in said]
             except (BadRowError, UserError) as error:
                 yield Taken(raw, (), str(error))
                 continue
             yield Taken(raw, tuple(self._line(*pair) for pair in zip(problems, said, strict=True)))
 
-    def _problem(self, said: Spoken) -> Problem:
+    def _problem(self, said: Foreign) -> Problem:
         """What was asked. Raises BadRowError when nothing says so, or two rows disagree about it."""
         if said.teacher is None:
             raise BadRowError("teacher: nobody says who wrote it")
@@ -116,15 +115,16 @@ class _Walking:
             found = self.last
         if found is None:
             gold = said.gold
-            content = fingerprint([said.prompt, gold])
+            content = _content(said.prompt, gold, said.tests)
             id = self._id(said.problem_id or content)
             if self.contents.get(id, content) != content:
                 raise BadRowError(f"problem_id {shown(said.problem_id)}: an earlier row asks something else under it")
             found = Problem(
                 id=id,
-                kind="open" if gold is None else "answer",
+                kind="code" if said.tests else "open" if gold is None else "answer",
                 prompt=said.prompt or "",
                 answer=gold,
+                tests=said.tests,
                 source=self.config.source,
                 split=self.config.split,
                 level=said.level,
@@ -134,7 +134,7 @@ class _Walking:
         self.last = found
         return found
 
-    def _known(self, said: Spoken) -> Problem | None:
+    def _known(self, said: Foreign) -> Problem | None:
         """The problem of the problems named beside the traces, by id or by prompt."""
         if not self.walk.known:
             return None
@@ -147,10 +147,10 @@ class _Walking:
     def _id(self, name: str) -> str:
         return f"{self.config.source}/{name}"
 
-    def _line(self, problem: Problem, said: Spoken) -> Line:
+    def _line(self, problem: Problem, said: Foreign) -> Line:
         new = problem.id not in self.contents
         if new:
-            self.contents[problem.id] = fingerprint([problem.prompt, problem.answer])
+            self.contents[problem.id] = _content(problem.prompt, problem.answer, problem.tests)
         teacher = SamplerId(name=str(said.teacher), revision=self.walk.revision)
         index = self.counts.get((problem.id, teacher.name), 0)
         self.counts[problem.id, teacher.name] = index + 1
@@ -173,6 +173,11 @@ class _Walking:
             sample_index=index,
         )
         return Line(problem, new, trace, said.label, said)
+
+
+def _content(prompt: str | None, answer: str | None, tests: Tests | None) -> str:
+    """What a problem asks and is judged by."""
+    return fingerprint([prompt, answer, *([tests] if tests else [])])
 
 
 def teachers_of(counts: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""Spoken: what one foreign row says, under our words.
+"""Foreign: what one row of others says, under our words.
 
 A row is one trace, or several where its columns hold lists (OpenR1's generations). Golds are
 taken as they stand, out of their box or from behind `####`. Nothing is judged and nothing is
@@ -16,7 +16,7 @@ from distill.imports.layouts import Columns, Meaning, reach
 from distill.imports.thought import bare_thought, with_our_tags
 from distill.judge.extraction import HASHES, last_boxed
 from distill.prompts import END_THINK, THINK
-from distill.records import Completion, Finish, Params
+from distill.records import Completion, Exchange, Finish, Params, Tests
 from distill.strict_json import parse_json
 
 ROLES = {
@@ -55,7 +55,7 @@ class BadRowError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class Foreign:
     """One trace of a row."""
 
     prompt: str | None
@@ -67,6 +67,7 @@ class Spoken:
     system: bool
     """A system prompt came with it, which is left out."""
     gold: str | None
+    tests: Tests | None
     solution: str | None
     problem_id: str | None
     teacher: str | None
@@ -76,14 +77,16 @@ class Spoken:
     params: Params | None
 
 
-def spoken(row: Mapping[str, Any], columns: Columns, config: ImportConfig) -> list[Spoken]:
+def foreign_traces(row: Mapping[str, Any], columns: Columns, config: ImportConfig) -> list[Foreign]:
     """The traces of a row. Raises BadRowError saying which column is not what it should be."""
     prompt, system, said = _said(row, columns, config)
     solution = _text(_value(row, columns, "solution"), "solution")
+    tests = _tests(_value(row, columns, "tests"))
     shared = {
         "prompt": prompt,
         "system": system or bool(row.get("system")),
-        "gold": _gold(_value(row, columns, "gold"), solution),
+        "gold": None if tests else _gold(_value(row, columns, "gold"), solution),
+        "tests": tests,
         "solution": solution,
         "problem_id": _name(_value(row, columns, "problem_id"), "problem_id"),
         "teacher": _name(_value(row, columns, "teacher"), "teacher") or config.teacher,
@@ -101,13 +104,13 @@ def spoken(row: Mapping[str, Any], columns: Columns, config: ImportConfig) -> li
 
 def _trace(
     reasoning: str | None, text: str, finish: Finish, config: ImportConfig, *, label: bool | None, **shared: Any
-) -> Spoken:
+) -> Foreign:
     mark, think_open = "column", False
     if reasoning is None:
         text, mark = with_our_tags(text)
         think_open = THINK not in text and (config.think_open or END_THINK in text)
     completion = Completion(text=text, finish=finish, prompt_tokens=0, completion_tokens=0, reasoning=reasoning)
-    return Spoken(completion=completion, think_open=think_open, mark=mark, label=label, **shared)
+    return Foreign(completion=completion, think_open=think_open, mark=mark, label=label, **shared)
 
 
 def _said(
@@ -130,7 +133,8 @@ def _said(
     answers = answers or texts
     if len(answers) != len(thoughts):
         raise BadRowError(f"{len(thoughts)} thoughts in {_names(columns, 'reasoning')} for {len(answers)} answers")
-    return prompt, False, [(bare_thought(thought) or None, answer) for thought, answer in zip(thoughts, answers)]  # noqa: B905  # lengths were compared
+    pairs = zip(thoughts, answers, strict=True)
+    return prompt, False, [(bare_thought(thought) or None, answer) for thought, answer in pairs]
 
 
 def _exchange(turns: Any, config: ImportConfig) -> tuple[str, bool, list[tuple[str | None, str]]]:
@@ -240,6 +244,28 @@ def _gold(value: Any, solution: str | None) -> str | None:
     if _marked(text):
         return _inside(text)
     return _bare_gold(text) if len(text) <= LONGEST_BARE_GOLD and "\n" not in text else None
+
+
+def _tests(value: Any) -> Tests | None:
+    """What programs of APPS and TACO read and must print; None where a function is called instead, or nothing given."""
+    if isinstance(value, str):
+        value = parse_json(value.encode(errors="replace"), "tests") if value.strip() else None
+    if not value or (isinstance(value, Mapping) and value.get("fn_name")):
+        return None
+    if not isinstance(value, Mapping) or not {"inputs", "outputs"} <= value.keys():
+        raise BadRowError(f"tests: expected inputs and outputs, got {shown(value)}")
+    read, printed = value["inputs"], value["outputs"]
+    if not (isinstance(read, list) and isinstance(printed, list) and len(read) == len(printed)):
+        raise BadRowError("tests: expected as many outputs as inputs")
+    if not read:
+        return None
+    runs = (Exchange(stdin=_lined(stdin), stdout=_lined(stdout)) for stdin, stdout in zip(read, printed, strict=True))
+    return Tests(entry_point="", check=tuple(runs))
+
+
+def _lined(value: Any) -> str:
+    """Text, or lines of text."""
+    return "\n".join(_lined(each) for each in value) if isinstance(value, list) else _required(value, "tests")
 
 
 def _bare_gold(text: str) -> str | None:
