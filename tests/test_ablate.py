@@ -102,7 +102,8 @@ def test_a_size_no_policy_can_fill_is_refused_before_anything_is_trained(tmp_pat
 
 def test_a_killed_ablation_resumes_and_tells_what_an_uninterrupted_one_tells(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli.main", "ablate", "--recipe", "ablate", *GRID, "--out"]
-    environment = {**os.environ, "PYTHONPATH": str(SHIPPED.parent.parent), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(SHIPPED.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen([*command, str(tmp_path / "a")], env=environment, stdout=subprocess.DEVNULL)
     made = tmp_path / "a" / "student-all-20-s0"
     while not made.exists() and killed.poll() is None:
