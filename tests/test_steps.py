@@ -7,12 +7,9 @@ from pydantic import ValidationError
 
 from cli.stages import REGISTRY
 from distill.curate import CurateConfig, steps
-from distill.curate.measure import MEASURES, Measure
 from distill.errors import UserError
-from distill.ledger import Ledger
 from distill.progress import Progress
 from distill.recipe import load_recipe, run_step
-from distill.records import SamplerId
 from distill.runs import read_manifest
 from tests.curate_world import World, problem
 
@@ -72,28 +69,10 @@ def test_sources_whose_terms_forbid_training_are_refused_until_told_twice(world:
     assert "forbids-training, accepted in the recipe" in (world.folder / "out/card.md").read_text()
 
 
-def measured(world: World, losses: dict[str, float | None]) -> None:
-    with Ledger(world.folder / "small" / MEASURES) as ledger:
-        for trace_id, loss in losses.items():
-            said = {"absent": "too-long"} if loss is None else {"loss": loss, "outside_top": 0.0}
-            model = SamplerId(name="small", revision="1")
-            ledger.append(Measure.model_validate({"trace_id": trace_id, "model": model, "tokens": 3, **said}))
-
-
-def test_what_a_student_finds_too_surprising_or_nobody_measured_is_dropped(world: World) -> None:
-    likely, unlikely, absent, unseen = (world.say(text=str(number)) for number in range(4))
-    measured(world, {likely: 0.5, unlikely: 3.0, absent: None})
-    world.curate(measures=("small",), max_perplexity=10.0)
-    assert world.kept() == [likely]
-    assert world.dropped() == {unlikely: "too-surprising", absent: "unmeasured", unseen: "unmeasured"}
-    fate = world.fates()[1]
-    assert fate.steps[-1][3:5] == (20.0855, 10.0)
-
-
-def test_order_loss_puts_likely_traces_first_and_unmeasured_ones_last(world: World) -> None:
+def test_what_nobody_measured_comes_last_in_the_order_of_losses(world: World) -> None:
     ids = [world.say(text=str(number)) for number in range(3)]
-    measured(world, {ids[0]: 2.0, ids[2]: 1.0})
-    world.curate(measures=("small",), order="loss")
+    world.measure("student", **{ids[0]: 2.0, ids[2]: 1.0})
+    world.curate(measures=("student",), order="loss")
     assert world.kept() == [ids[2], ids[0], ids[1]]
 
 
