@@ -41,7 +41,7 @@ def decontaminate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
 ) -> None:
-    """Count the held-out problems that stand in training prompts and traces.
+    """Count held-out problems in training files.
 
     same: a prompt of the same words. 13 words: 13 consecutive words shared, what is the same included. short prompt:
     one of 8 to 12 words found whole. near: a prompt of 6 to 12 words with one word changed, added, left out or moved.
