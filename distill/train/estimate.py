@@ -186,7 +186,7 @@ def _activations(config: TrainConfig, shape: TrainShape, tokens: int) -> float:
 
 def table(rows: list[TrainEstimate], hardware: Hardware, *, tflops: float, utilization: float) -> tuple[str, ...]:
     """Plain aligned text for the screen: a row a step, then what was assumed."""
-    width = max(len(row.step) for row in rows)
+    width = max(len("training"), *(len(row.step) for row in rows))
     priced = any(row.cost is not None for row in rows)
     head = (
         f"{'training':<{width}} stage GPUs {'tokens':>15} {'FLOPs':>8} {'hours':>9} {'weights':>9} {'gradients':>9} "
