@@ -38,7 +38,7 @@ def plan(
     set_: SetOption = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a model instead of text.")] = False,
 ) -> None:
-    """Say what fits on given GPUs, how fast it gets and what training costs.
+    """Say what fits on given GPUs and what it costs.
 
     Of harvest (sampler engine) and bench: bytes a GPU for weights, cache and activations, context lengths with the rows
     that fit, and a bound on tokens per second from memory bandwidth; what does not fit is refused, with the number of

@@ -210,7 +210,7 @@ def test_a_wrong_number_of_processes_is_refused_with_what_to_do(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     monkeypatch.setenv("RANK", "0")
-    result = CliRunner().invoke(app, [*arguments, "--out", "refused"])
+    result = CliRunner().invoke(app, [*arguments, "--out", "one"])
     assert isinstance(result.exception, UserError)
     assert str(result.exception).startswith(complaint)
 
