@@ -85,6 +85,8 @@ def read_model(
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.config.dtype = DTYPES[dtype]
+    model.set_attention_backend(attention_backend)
+    model.set_experts_backend(experts_backend)
     model.eval()
     return model
 

@@ -4,6 +4,7 @@ Layer by layer, straight to the rank's device, so that a rank never holds more t
 layer. FP8 matrices are made wide, or with dtype `fp8` stay as they are (`teacher.resident`).
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
@@ -26,6 +27,8 @@ from teacher.parallel.layout import Layout, Share, check_layout, share_of
 from teacher.parallel.split import local_name, main_config, split_model
 from teacher.resident import FP8, Fp8Linear
 
+logger = logging.getLogger(__name__)
+
 RESIDENT = "fp8"
 """The dtype that keeps FP8 matrices as they are stored; everything else is bfloat16."""
 _LAYER = re.compile(r"model\.layers\.\d+")
@@ -38,6 +41,7 @@ def load_share(
     dtype: str = "float32",
     device: str = "cpu",
     experts_backend: str = "grouped_mm",
+    attention_backend: str = "sdpa",
     progress: Progress | None = None,
 ) -> DeepseekForCausalLM:
     """This rank's part of a folder's model, frozen. UserError naming the folder and what is wrong with it.
@@ -48,7 +52,7 @@ def load_share(
         raise UserError(f"dtype {dtype}: unknown; there are {', '.join((*DTYPES, RESIDENT))}")
     config, weights = check_folder(folder)
     keep, wide = dtype == RESIDENT, torch.bfloat16 if dtype == RESIDENT else DTYPES[dtype]
-    model = split_model(config, groups, experts_backend)
+    model = split_model(config, groups, experts_backend, attention_backend)
     if keep:
         check_layout(config, groups.layout, fp8=True)
         if not keep_fp8(model, config, groups.layout, lambda name: name in weights.scales):
@@ -65,6 +69,11 @@ def load_share(
     missing = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     assert not missing, f"never read: {missing[:3]}"
     model.config.dtype = wide
+    model.set_attention_backend(attention_backend)
+    if keep:
+        logger.info("experts in fp8: made wide and multiplied one at a time, the only way there is")
+    else:
+        model.set_experts_backend(experts_backend)
     model.requires_grad_(False).eval()
     return model
 
