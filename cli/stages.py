@@ -73,7 +73,7 @@ def _import(c: StepContext) -> Report:
 
 def _measure(c: StepContext) -> Report:
     sampler, chat, context = measuring(c)
-    traces, problems = c.inputs["traces"], c.path("problems")
+    traces, problems = c.inputs["traces"], c.inputs["problems"]
     return measure(traces, problems, c.out, c.config, sampler=sampler, chat=chat, context=context, progress=c.progress)
 
 

@@ -81,7 +81,7 @@ def test_an_index_of_other_rows_is_refused(world: World) -> None:
     [
         pytest.param({"orders": ("level", "level")}, "orders: expected each once", id="twice"),
         pytest.param({"orders": ("none",)}, "none of them 'none'", id="the order they stand in"),
-        pytest.param({"order": "loss"}, "need `measures`", id="losses nobody measured"),
+        pytest.param({"order": "loss"}, "needs `measures`", id="losses nobody measured"),
     ],
 )
 def test_orders_that_cannot_be_written_are_refused(fields: dict[str, object], complaint: str) -> None:

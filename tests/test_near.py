@@ -176,7 +176,7 @@ def test_real_benchmarks_hold_few_near_duplicates_and_they_are_where_they_were(d
     texts: list[str] = []
     for file in files:
         raw = (data_dir / file).read_bytes()
-        for line in (gzip.decompress(raw) if file.endswith("gz") else raw).decode().splitlines():
+        for line in (gzip.decompress(raw) if file.endswith("gz") else raw).splitlines():
             row = json.loads(line)
             names.append(file.partition(".")[0])
             texts.append(row.get("problem") or row["question"])

@@ -32,7 +32,7 @@ class CurateConfig(StageConfig):
     tokenizer: str | None = None
     """Checkpoint whose tokenizer counts `max_tokens`; the student's."""
     measures: tuple[str, ...] = ()
-    """Measure steps over these traces. `max_perplexity` and the order `loss` take the first."""
+    """Measure steps over these traces; `max_perplexity` and `order = "loss"` ask the first."""
     scores: str | None = None
     """Step or file with `{trace_id, score}` lines of a reward model or LLM judge, for the policy `scored`."""
     harm_scores: str | None = None
@@ -49,8 +49,6 @@ class CurateConfig(StageConfig):
     """Programs judged correct inside their judge's own process, where a hostile one could forge its verdict."""
     content: ContentConfig | Off = Field(default_factory=ContentConfig)
     """Filters of what a text says, each a table of its own."""
-    max_perplexity: float | None = Field(default=None, gt=1)
-    """Greatest perplexity of a completion under the first of `measures`; traces it has not measured are dropped."""
     near_prompts: NearConfig | Off = "off"
     """Drops the traces of problems that repeat an earlier problem in other words."""
     near_solutions: NearConfig | Off = "off"
@@ -71,6 +69,8 @@ class CurateConfig(StageConfig):
     """Examples a problem, the first ones sampled; None keeps all."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Longest example kept, in student tokens, prompt included; needs `tokenizer`."""
+    max_perplexity: float | None = Field(default=None, ge=1.0)
+    """Greatest perplexity under the model of the first of `measures`; traces it could not measure go too."""
     order: Order = "none"
     """level: easy first; length: short first; pass-rate: often solved first; loss: likely first; none: as the
     problems stand. Shuffled where equal."""
@@ -88,8 +88,10 @@ class CurateConfig(StageConfig):
             raise ValueError("against: expected at least one step or file of held-out problems, or `benchmarks`")
         if len(set(self.orders) | {self.order}) <= len(self.orders):
             raise ValueError(f"orders: expected each once and none of them {self.order!r}, got {list(self.orders)}")
-        if not self.measures and ("loss" in (self.order, *self.orders) or self.max_perplexity is not None):
-            raise ValueError("order loss and max_perplexity: need `measures`, which names the step that measured")
+        if "loss" in (self.order, *self.orders) and not self.measures:
+            raise ValueError("order loss: needs `measures`, which names the step that measured the losses")
+        if self.max_perplexity is not None and not self.measures:
+            raise ValueError("max_perplexity: needs `measures`, which names the step that measured the losses")
         if self.policies and "keep" in self.model_fields_set:
             raise ValueError("keep and policies: policies say what is kept; give one of the two")
         if any(isinstance(policy, Scored) for policy in self.policies) != (self.scores is not None):

@@ -8,7 +8,6 @@ be taught in several orders from one copy of the texts.
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from distill.curate.measure import by_loss
 from distill.curate.row import Row
 from distill.errors import UserError
 from distill.records import fingerprint
@@ -44,9 +43,9 @@ def _pass_rate(row: Row) -> float:
 
 
 def _loss(row: Row) -> tuple[bool, float]:
-    """What the model of the first measure step finds likely first."""
+    """What the model of the first measure step finds likely first, what it has not measured last."""
     measured = row.measures[0]
-    return by_loss(None if measured is None else measured.loss)
+    return measured is None, 0.0 if measured is None else measured.loss
 
 
 RANKS: dict[Order, Callable[[Row], Any] | None] = {

@@ -14,10 +14,10 @@ MEANING = {
     "verified": "judged correct, where no program could reach its judge",
     "distinct": "no earlier trace asks and says the same",
     "clean": "shares nothing with a held-out problem",
-    "perplexity": "likely enough to the model of the first measure step",
     "near-prompts": "its problem repeats no earlier one",
     "near-solutions": "repeats no earlier trace of its problem",
     "short-enough": "fits the student's limit",
+    "likely-enough": "not too surprising for the student",
     "at-most": "its problem had room",
 }
 """What passing a step says of a trace; of filters of texts it says that they had no objection."""

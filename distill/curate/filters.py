@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from distill.curate.content.finding import Finding, Text
 from distill.curate.decontaminate import HeldOut, Shared, dropping
-from distill.curate.measure import too_surprising
 from distill.curate.row import Row
 from distill.errors import shown
 from distill.prompts import Chat
@@ -62,20 +61,6 @@ def verified(*, in_process: bool) -> Callable[[Seen], Finding | None]:
     return look
 
 
-def surprise(limit: float) -> Callable[[Seen], Finding | None]:
-    """A perplexity of at most `limit` under the model of the first measure step."""
-
-    def look(seen: Seen) -> Finding | None:
-        measured = seen.row.measures[0]
-        found = too_surprising(None if measured is None else measured.loss, limit)
-        if found is None:
-            return None
-        reason, perplexity = found
-        return Finding(reason, "none" if perplexity is None else round(perplexity, 4), limit, "under the first measure")
-
-    return look
-
-
 class Clean:
     """Nothing of a held-out problem in prompt or trace. Says what it met first; all of it is in `matches`."""
 
@@ -122,5 +107,19 @@ def short_enough(chat: Chat, instruction: Instruction, limit: int) -> Callable[[
         messages = (*ask(seen.text.problem), Message(role="assistant", content=seen.text.whole))
         tokens = seen.row.tokens = len(chat.training_ids(messages)[0])
         return Finding("too-long", tokens, limit, f"{tokens:,} student tokens") if tokens > limit else None
+
+    return look
+
+
+def likely_enough(max_perplexity: float) -> Callable[[Seen], Finding | None]:
+    """No harder for the student than that; of what nobody measured nothing is known, so it is not let through."""
+
+    def look(seen: Seen) -> Finding | None:
+        perplexity = seen.row.perplexity
+        if perplexity is None:
+            return Finding("unmeasured", "none", max_perplexity, "the first of `measures` has no loss of it")
+        if perplexity > max_perplexity:
+            return Finding("too-surprising", perplexity, max_perplexity, f"perplexity {perplexity:.4g}")
+        return None
 
     return look

@@ -19,7 +19,6 @@ from pydantic import ConfigDict
 
 from distill.curate.content.finding import Finding, Text
 from distill.curate.filters import Filter, Seen
-from distill.curate.measure import read_measures
 from distill.curate.normalize import squeezed
 from distill.curate.policies.majority import voiced
 from distill.curate.policies.sketch import sketch
@@ -177,15 +176,6 @@ class Reader:
                 if finding is not None:
                     said[seen.row.trace_id] = filter_.name, finding
                     return
-
-
-def measured(folder: Path) -> dict[str, Measured]:
-    """By trace, what a measure step found; traces it could not measure are left out."""
-    return {
-        row.trace_id: Measured(row.tokens, row.loss, row.thought_loss, row.answer_loss)
-        for row in read_measures(folder)
-        if row.loss is not None
-    }
 
 
 def as_asked(rows: list[Row]) -> None:

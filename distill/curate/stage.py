@@ -20,14 +20,14 @@ from distill.curate.content.finding import Filter as ContentFilter
 from distill.curate.curriculum import ordered
 from distill.curate.decontaminate import UNCHECKED, HeldOut, Match
 from distill.curate.divergence import divergences
-from distill.curate.filters import Clean, Filter, short_enough, surprise, trainable, verified
+from distill.curate.filters import Clean, Filter, likely_enough, short_enough, trainable, verified
 from distill.curate.held_out import Exams
 from distill.curate.history import HISTORY, Count, History, by_count
-from distill.curate.measure import read_measures
+from distill.curate.measure import light_measures, read_measures
 from distill.curate.policies import Choice, Given, apply, names, read_scores, relabels, sketched
 from distill.curate.policies.config import Divergence
 from distill.curate.questions import Questions
-from distill.curate.reading import Reader, measured
+from distill.curate.reading import Reader
 from distill.curate.row import Row
 from distill.curate.steps import repeats, thin
 from distill.curate.terms import Source, gate
@@ -80,6 +80,8 @@ def curate(
     history = History([*(step.name for step in early), *repeats(config), *(step.name for step in late), *last])
     if config.max_tokens is not None:
         history.measured["short-enough"] = "tokens", config.max_tokens
+    if config.max_perplexity is not None:
+        history.measured["likely-enough"] = "perplexity", config.max_perplexity
     with (
         closing(Questions(inputs.problems, progress)) as questions,
         closing(Texts(inputs.traces, questions, config)) as texts,
@@ -89,7 +91,7 @@ def curate(
             config.thought,
             early=early,
             late=late,
-            measures=[measured(folder) for folder in inputs.measures],
+            measures=[light_measures(folder) for folder in inputs.measures],
             sketched=sketched(config.policies),
             voiced=relabels(config.policies),
         ).read(inputs.traces, progress)
@@ -150,11 +152,11 @@ def _filters(
     if config.content != "off":
         harm = read_scores(inputs.harm_scores) if inputs.harm_scores is not None else None
         early += [_of_text(filter_) for filter_ in content_filters(config.content, harm)]
-    if config.max_perplexity is not None:
-        early.append(Filter("perplexity", surprise(config.max_perplexity)))
     late = [] if config.decontaminate == "none" else [Filter(clean.name, clean.look)]
     if chat is not None and config.max_tokens is not None:
         late.append(Filter("short-enough", short_enough(chat, config.instruction, config.max_tokens)))
+    if config.max_perplexity is not None:
+        late.append(Filter("likely-enough", likely_enough(config.max_perplexity)))
     return early, late
 
 
