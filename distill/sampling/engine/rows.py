@@ -106,7 +106,9 @@ class Rows:
         """
         total_B = logits_BV.logsumexp(-1)
         if not total_B.isfinite().all():
-            raise UserError("the model's logits are not finite: its weights diverged, or its dtype is too narrow for it")
+            raise UserError(
+                "the model's logits are not finite: its weights diverged, or its dtype is too narrow for it"
+            )
         count_B = self.count[rows]
         asked_BV = logits_BV if self.seen is None else penalize(logits_BV, self.seen[rows], self.penalty[rows])
         ids_B = self._choose(rows, asked_BV, count_B)
