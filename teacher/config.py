@@ -293,7 +293,7 @@ _POSITIVE = (
 )
 _MOST = {"num_hidden_layers": 1000, "num_nextn_predict_layers": 1000, "max_position_embeddings": 10**9}
 _MOST_OTHERWISE = 10**6
-"""Beyond these a model takes minutes to count, or a tensor more bytes than 64 bits tell; published ones stay far below."""
+"""Beyond these a model takes minutes to count or a tensor more bytes than 64 bits tell; no published one comes near."""
 
 
 def _check(config: TeacherConfig) -> None:
