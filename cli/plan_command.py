@@ -22,9 +22,9 @@ def register(app: typer.Typer) -> None:
 def plan(
     recipe: RecipeOption,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many GPUs there are.")],
-    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0.1, help="Memory of each, in 10^9 bytes.")],
+    gpu_gb: Annotated[float, typer.Option("--gpu-gb", min=0.1, max=1e6, help="Memory of each, in 10^9 bytes.")],
     step: StepOption = None,
-    bandwidth: Annotated[float, typer.Option("--bandwidth", min=0.001, help="TB/s each reads.")] = BANDWIDTH,
+    bandwidth: Annotated[float, typer.Option("--bandwidth", min=0.001, max=1e6, help="TB/s each reads.")] = BANDWIDTH,
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=1, help="Longest prompt to assume.")] = 1024,
     set_: SetOption = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a model instead of text.")] = False,
