@@ -18,6 +18,7 @@ STAGES = {
     "problems": "Write problems: procedural families or a benchmark.",
     "harvest": "Sample chains of thought and judge each; resumes.",
     "import": "Take foreign traces in, judge those with a gold answer.",
+    "measure": "Score each trace under a student or teacher: loss, perplexity, steps; resumes.",
     "curate": "Turn verified traces into training examples.",
     "teacher-init": "Make a fresh MLA/MoE teacher of a preset size.",
     "student-init": "Make a fresh dense student, Llama or Qwen shaped.",

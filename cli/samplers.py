@@ -8,6 +8,7 @@ from typing import Any
 
 from cli.loading import Folders
 from cli.ranks import expect_processes
+from distill.curate.measure import MeasureConfig
 from distill.errors import UserError
 from distill.harvest import HarvestConfig
 from distill.progress import Progress
@@ -70,6 +71,28 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
     else:
         with _endpoint(config) as sampler:
             yield sampler, ""
+
+
+def measuring(context: StepContext) -> tuple[Sampler, Chat, int]:
+    """Who measures traces, the chat that renders for it, and the longest sequence it takes in tokens."""
+    config: MeasureConfig = context.config
+    if config.endpoint is not None:
+        from distill.sampling.endpoint import EndpointSampler
+
+        assert config.max_tokens is not None, "checked with the config"
+        chat = Chat(Folders().load(context.path("tokenizer")).tokenizer)
+        return EndpointSampler(config.endpoint), chat, config.max_tokens
+    import torch
+
+    from distill.sampling.engine import EngineSampler
+
+    folder = context.path("model")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded, decoder = Folders(context.progress).engine(folder, device=device, dtype=config.dtype)
+    sampler = EngineSampler(
+        loaded, decoder, name=folder.name, slots=1, capacity=1
+    )  # it speaks nothing, so it needs no cache
+    return sampler, sampler.chat, int(loaded.model.config.max_position_embeddings)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from typing import Any
 
 from cli.loading import Folders
 from cli.ranks import expect_processes
-from cli.samplers import engine_sampler, harvest_sampler, tokenizer_named
+from cli.samplers import engine_sampler, harvest_sampler, measuring, tokenizer_named
 from distill.curate.config import CurateConfig
+from distill.curate.measure import MeasureConfig, measure
 from distill.curate.stage import curate
 from distill.harvest import HarvestConfig, harvest
 from distill.imports.config import ImportConfig
@@ -66,6 +67,12 @@ def _import(c: StepContext) -> Report:
     problems = c.path("problems") if "problems" in c.inputs else None
     with Judge(sandbox=c.sandbox) as judge:
         return import_traces(c.out, c.config, data=c.data, problems=problems, judge=judge, progress=c.progress)
+
+
+def _measure(c: StepContext) -> Report:
+    sampler, chat, context = measuring(c)
+    traces, problems = c.inputs["traces"], c.path("problems")
+    return measure(traces, problems, c.out, c.config, sampler=sampler, chat=chat, context=context, progress=c.progress)
 
 
 def _curate(c: StepContext) -> Report:
@@ -167,6 +174,7 @@ REGISTRY = {
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
         Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
         Stage("import", ImportConfig, _import, version=f"1 judge {JUDGE_VERSION}", reads=import_files),
+        Stage("measure", MeasureConfig, _measure),
         Stage("curate", CurateConfig, _curate, version="2"),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),

@@ -79,6 +79,20 @@ def to_trace(completion: Completion, *, think_open: bool, **where: Any) -> Trace
     return Trace(reasoning=parts.reasoning, answer=parts.answer, text=text, think_open=think_open, **said, **where)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An assistant's turn as a model is trained to say it: tokens and the text they spell."""
+
+    token_ids: list[int]
+    """The conversation from its beginning to the end of this turn."""
+    first: int
+    """Index of the turn's first token: those from here on carry loss."""
+    text: str
+    """What the turn's tokens spell, the end-of-turn token left out."""
+    last_characters: list[int]
+    """For each token of the turn, where in `text` its last character stands; the end-of-turn token's is behind it."""
+
+
 class Chat:
     """A tokenizer's side of the contract."""
 
@@ -109,6 +123,27 @@ class Chat:
             _dicts(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
         return list(encoded["input_ids"]), list(encoded["assistant_masks"])
+
+    def turn(self, messages: Sequence[Message]) -> Turn:
+        """The last turn of a conversation, with the tokens `training_ids` gives and where they stand in the text.
+
+        Raises UserError when the template marks no assistant turn, or the tokenizer tells no places.
+        """
+        ids, mask = self.training_ids(messages)
+        if not any(mask):
+            raise UserError(
+                "no token carries loss; the chat template needs {% generation %} around assistant turns "
+                "(distill.prompts ships CHATML)"
+            )
+        rendered = str(self.tokenizer.apply_chat_template(_dicts(messages), tokenize=False))
+        placed = self.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+        assert placed["input_ids"] == ids, "one template, one tokenizer"
+        stop = len(mask) - mask[::-1].index(1)
+        first = stop - (mask[:stop][::-1].index(0) if 0 in mask[:stop] else stop)
+        places = placed["offset_mapping"][first:stop]
+        begin, end = places[0][0], places[-1][0] if ids[stop - 1] == self.end_id else places[-1][1]
+        lasts = [max(start, past - 1) - begin for start, past in places]
+        return Turn(ids[:stop], first, rendered[begin:end], lasts)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a completion without its end-of-turn token; think tags stay."""

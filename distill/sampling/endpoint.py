@@ -6,8 +6,9 @@ for ever), redirects are not followed (they would carry the prompt to another or
 is capped and checked against its schema, and an answer without a finish reason is no answer.
 Full jitter as in Brooker, "Exponential Backoff and Jitter" (AWS, 2015).
 
-What is not covered: streaming, token ids, log-probabilities, several endpoints at once, and
-adapting the concurrency to what the server can take.
+What is not covered: streaming, token ids and log-probabilities of what is sampled (a given text is
+scored, where the server can: `prompt_logprobs`), several endpoints at once, and adapting the
+concurrency to what the server can take.
 """
 
 import asyncio
@@ -18,15 +19,19 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from distill.errors import UserError
 from distill.records import Completion, Record, SamplerId, reason
+from distill.sampling import prompt_logprobs
 from distill.sampling.protocols import Answered, Request, TokenScores
 
 if TYPE_CHECKING:
@@ -130,6 +135,21 @@ class PassingError(Exception):
         self.wait = wait
 
 
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Answer]):
+    """One thing asked of the server."""
+
+    name: str
+    """What an error calls it."""
+    path: str
+    ask: dict[str, Any]
+    read: Callable[[bytes], Answer]
+    """Raises PassingError for a body that is no whole answer."""
+
+
 class EndpointSampler:
     """One model behind one server. Implements `Sampler`."""
 
@@ -155,8 +175,23 @@ class EndpointSampler:
         return self.config.think_open
 
     def score(self, token_ids: list[int], top_k: int) -> TokenScores:
-        """Not possible over chat completions."""
-        raise self._error("chat completions cannot score a text")
+        """Over vLLM's prompt log-probabilities; UserError from a server that has none."""
+        return next(self.score_many([token_ids], top_k))
+
+    def score_many(self, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
+        """`score` of each sequence in the order given; `concurrency` are asked for at once and no more."""
+        waiting: deque[concurrent.futures.Future[TokenScores]] = deque()
+        with _background_loop() as loop, self._client(loop) as client:
+            room, source, number = asyncio.Semaphore(self.config.concurrency), iter(sequences), itertools.count(1)
+            while True:
+                for token_ids in itertools.islice(source, self.config.concurrency - len(waiting)):
+                    read = partial(self._scores, token_ids=token_ids, top_k=top_k)
+                    ask = prompt_logprobs.ask(self.config.model, token_ids, top_k)
+                    call = Call(f"sequence {next(number)}", "/completions", ask, read)
+                    waiting.append(asyncio.run_coroutine_threadsafe(self._persist(client, room, call), loop))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
 
     def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
         """Answers as they come; `concurrency` requests are read ahead and no more.
@@ -194,33 +229,32 @@ class EndpointSampler:
             asyncio.run_coroutine_threadsafe(_close(client), loop).result()
 
     async def _answer(self, client: "httpx2.AsyncClient", room: asyncio.Semaphore, request: Request) -> Answered:
-        calls = (self._persist(client, room, request, index) for index in range(request.n))
-        return Answered(request, tuple(await asyncio.gather(*calls)))
+        name = f"problem {request.id!r}"
+        calls = [Call(name, "/chat/completions", self._ask(request, index), _completion) for index in range(request.n)]
+        return Answered(request, tuple(await asyncio.gather(*(self._persist(client, room, call) for call in calls))))
 
-    async def _persist(
-        self, client: "httpx2.AsyncClient", room: asyncio.Semaphore, request: Request, index: int
-    ) -> Completion:
-        """One completion, tried until it is whole or `tries` is spent."""
+    async def _persist(self, client: "httpx2.AsyncClient", room: asyncio.Semaphore, call: "Call[Answer]") -> Answer:
+        """One answer, tried until it is whole or `tries` is spent."""
         async with room:
             for attempt in range(self.config.tries):
                 while (closed := self._open_at - time.monotonic()) > 0:
                     await asyncio.sleep(closed)
                 try:
-                    return await self._attempt(client, self._ask(request, index))
+                    return await self._attempt(client, call)
                 except PassingError as failure:
                     why = str(failure)
                     self._heed(failure)
                 if attempt + 1 < self.config.tries:
                     await asyncio.sleep(random.uniform(0, min(BACKOFF_CAP, BACKOFF * 2**attempt)))
-        raise self._error(f"problem {request.id!r}: no whole answer in {self.config.tries} tries, the last: {why}")
+        raise self._error(f"{call.name}: no whole answer in {self.config.tries} tries, the last: {why}")
 
-    async def _attempt(self, client: "httpx2.AsyncClient", ask: dict[str, Any]) -> Completion:
+    async def _attempt(self, client: "httpx2.AsyncClient", call: "Call[Answer]") -> Answer:
         import httpx2
 
         try:
             async with (
                 asyncio.timeout(self.config.deadline),
-                client.stream("POST", f"{self.config.url}/chat/completions", json=ask) as response,
+                client.stream("POST", self.config.url + call.path, json=call.ask) as response,
             ):
                 self._check_status(response)
                 body = await self._read(response)
@@ -228,7 +262,7 @@ class EndpointSampler:
             raise PassingError(f"not finished within {self.config.deadline:g} s") from error
         except httpx2.TransportError as error:
             raise PassingError(f"{type(error).__name__}: {error}") from error
-        return _completion(body)
+        return call.read(body)
 
     def _check_status(self, response: "httpx2.Response") -> None:
         status = response.status_code
@@ -257,6 +291,15 @@ class EndpointSampler:
         if failure.wait > self.config.patience:
             raise self._error(f"{failure}, asks to wait {failure.wait:,.0f} s; patience is {self.config.patience:g}")
         self._open_at = max(self._open_at, time.monotonic() + failure.wait)
+
+    def _scores(self, body: bytes, token_ids: list[int], top_k: int) -> TokenScores:
+        try:
+            return prompt_logprobs.read(body, token_ids, top_k)
+        except ValueError as error:  # a ValidationError is one
+            why = reason(error) if isinstance(error, ValidationError) else str(error)
+            if isinstance(error, ValidationError) and error.errors()[0]["type"] == "json_invalid":
+                raise PassingError(f"not JSON ({why}): {body[:60]!r}") from error
+            raise self._error(f"no log-probabilities of a prompt ({why}); vLLM returns them") from error
 
     def _error(self, why: str) -> UserError:
         return UserError(f"endpoint {self.config.url}: {why}")

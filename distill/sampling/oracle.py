@@ -47,6 +47,10 @@ class OracleSampler:
     def score(self, token_ids: list[int], top_k: int) -> TokenScores:
         raise UserError("the oracle has no probabilities to score with; use a model as sampler")
 
+    def score_many(self, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
+        """Not possible, as `score`."""
+        return (self.score(token_ids, top_k) for token_ids in sequences)
+
     def _problem(self, id: str) -> Problem:
         if id not in self.problems:
             raise UserError(f"oracle: request {id!r}: no such problem among the {len(self.problems)} it was given")

@@ -76,6 +76,9 @@ class Sampler(Protocol):
     def score(self, token_ids: list[int], top_k: int) -> TokenScores:
         """Teacher-forced log-probabilities. Raises UserError when the sampler has none."""
 
+    def score_many(self, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
+        """`score` of each sequence, in the order given; many are scored together, so it reads ahead."""
+
 
 class Decoder(Protocol):
     """A model's side of the engine: a cache of blocks of `block_size` tokens.

@@ -186,6 +186,10 @@ class ReplaySampler:
         """Not possible: a recording has no model behind it."""
         raise UserError(f"recording {self.source}: no log-probabilities; only a model can score a text")
 
+    def score_many(self, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
+        """Not possible, as `score`."""
+        return (self.score(token_ids, top_k) for token_ids in sequences)
+
     def label(self, problem_id: str, sample_index: int) -> bool | None:
         """Whether the source calls this answer right; None where it does not say."""
         return self._recorded(problem_id)[sample_index].label

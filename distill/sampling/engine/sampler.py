@@ -6,15 +6,13 @@ the engine has room, and answered in order of completion.
 
 from collections.abc import Iterable, Iterator
 
-import torch
-
-from distill.errors import UserError
 from distill.prompts import Chat
 from distill.records import Completion, SamplerId
 from distill.sampling.engine.engine import Engine
 from distill.sampling.engine.jobs import Job, RolledOut
 from distill.sampling.engine.stops import cut
 from distill.sampling.protocols import Answered, Decoder, LoadedModel, Request, TokenScores
+from distill.sampling.teacher_forcing import score_many
 
 
 class EngineSampler:
@@ -62,17 +60,13 @@ class EngineSampler:
             request = asked.pop(job.name)
             yield Answered(request, tuple(self._completion(job, sample) for sample in samples))
 
-    @torch.inference_mode()
     def score(self, token_ids: list[int], top_k: int) -> TokenScores:
         """Log-probability of every token after the first, and the `top_k` likeliest at its place."""
-        if len(token_ids) < 2:
-            raise UserError(f"score: needs at least 2 tokens, got {len(token_ids)}")
-        ids_T = torch.tensor(token_ids, device=self.engine.device)
-        logits_TV = self.model(input_ids=ids_T[None, :-1], use_cache=False).logits[0].float()
-        logprobs_TV = logits_TV.log_softmax(-1)
-        top = logprobs_TV.topk(top_k, dim=-1)
-        given_T = logprobs_TV.gather(-1, ids_T[1:, None]).squeeze(-1)
-        return TokenScores(given_T.cpu(), top.indices.cpu(), top.values.cpu())
+        return next(self.score_many([token_ids], top_k))
+
+    def score_many(self, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
+        """`score` of each sequence in the order given, sequences of like length side by side."""
+        return score_many(self.model, sequences, top_k)
 
     def _completion(self, job: Job, sample: RolledOut) -> Completion:
         said = sample.ids[:-1] if sample.ids[-1:] and sample.ids[-1] in self.engine.end_ids else sample.ids
