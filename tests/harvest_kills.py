@@ -89,7 +89,7 @@ def killed(out: Path, rng: random.Random) -> tuple[bool, dict[Path, int]]:
     child = os.fork()
     if child == 0:
         os.close(told)
-        _tell_every_sync(tell)
+        tell_every_sync(tell)
         harvest_once(out)
         os._exit(0)
     os.close(tell)
@@ -119,9 +119,9 @@ def main(kills: int, seed: int = 0) -> int:
             late += running and bool(synced)
             for path, size in synced.items():
                 lost += path.stat().st_size < size
-                prefixes[path] = size, _digest(path, size)
+                prefixes[path] = size, digest(path, size)
         harvest_once(out)
-        lost += sum(_digest(path, size) != digest for path, (size, digest) in prefixes.items())
+        lost += sum(digest(path, size) != before for path, (size, before) in prefixes.items())
         for name, record, key in ((TRACES, Trace, "id"), (VERDICTS, Verdict, "trace_id")):
             found = [getattr(row, key) for row in read_ledger(out / name, record)]
             doubled += len(found) - len(set(found))
@@ -132,7 +132,7 @@ def main(kills: int, seed: int = 0) -> int:
     return int(bool(lost or doubled))
 
 
-def _tell_every_sync(tell: int) -> None:
+def tell_every_sync(tell: int) -> None:
     sync = os.fdatasync
 
     def fdatasync(descriptor: int) -> None:
@@ -143,7 +143,7 @@ def _tell_every_sync(tell: int) -> None:
     os.fdatasync = fdatasync  # type: ignore[assignment]
 
 
-def _digest(path: Path, size: int) -> str:
+def digest(path: Path, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.sha256(file.read(size)).hexdigest()
 

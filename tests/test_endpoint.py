@@ -275,3 +275,47 @@ def test_a_missing_key_is_named_before_anything_is_sent() -> None:
 def test_an_address_is_one_plain_url_or_one_file(address: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         EndpointConfig(**address, model="m", revision="r")  # type: ignore[arg-type]
+
+
+def scored(*logprobs: dict[int, float] | None) -> dict[str, Any]:
+    """A vLLM answer about a prompt: for each token, some tokens and their log-probabilities."""
+    places = [
+        None if place is None else {str(id): {"logprob": value, "rank": 1} for id, value in place.items()}
+        for place in logprobs
+    ]
+    return {"choices": [{"text": "x", "prompt_logprobs": places}]}
+
+
+def test_given_tokens_are_scored_in_order_over_prompt_logprobs() -> None:
+    def answer(handler: Handler, body: dict[str, Any]) -> None:
+        first, second = body["prompt"]
+        time.sleep(0.1 if first == 5 else 0.0)  # the first asked is the last answered
+        handler.reply(scored(None, {second: -2.0, 9: -0.5, 8: -1.0}))
+
+    with serving(answer) as server:
+        scores = list(sampler(server).score_many([[5, 6], [7, 9]], 2))
+    assert [float(found.logprobs[0]) for found in scores] == [-2.0, -0.5]
+    assert [found.top_ids.tolist() for found in scores] == [[[9, 8]], [[9, 8]]]
+    assert scores[0].top_logprobs.tolist() == [[-0.5, -1.0]]
+    path, _, body, _ = server.calls[0]
+    assert (path, body["prompt_logprobs"], body["max_tokens"]) == ("/v1/completions", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        pytest.param({"choices": [{"text": "x"}]}, "vLLM returns them", id="a server without them"),
+        pytest.param(scored(None), "1 tokens, expected 2", id="of another prompt"),
+        pytest.param(scored(None, {8: -1.0, 7: -2.0}), "token 1", id="the token itself is missing"),
+        pytest.param(scored(None, {6: -1.0}), "the 2 likeliest", id="fewer than asked for"),
+    ],
+)
+def test_scores_of_something_else_are_refused(answer: dict[str, Any], complaint: str) -> None:
+    with serving(says(answer)) as server, pytest.raises(UserError, match=complaint):
+        sampler(server).score([5, 6], 2)
+    assert len(server.calls) == 1, "asking again would not mend it"
+
+
+def test_half_an_answer_is_asked_for_again() -> None:
+    with serving(says(b'{"choices"'), says(scored(None, {6: -1.0, 7: -2.0}))) as server:
+        assert float(sampler(server).score([5, 6], 2).logprobs[0]) == -1.0

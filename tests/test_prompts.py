@@ -1,8 +1,12 @@
 """The chat contract: thought and answer come apart and together the same way everywhere."""
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from distill.prompts import Parts, join_thought, split_thought, unfinished
+from distill.problems.vocabulary import mini_tokenizer
+from distill.prompts import CHATML, Chat, Parts, join_thought, split_thought, unfinished
+from distill.records import Message
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,40 @@ def test_a_thought_cut_by_the_limit_is_unfinished_and_a_cut_answer_is_not() -> N
     assert unfinished("<think> a", "length")
     assert not unfinished("<think> a", "stop")
     assert not unfinished("<think> a </think> 1", "length")
+
+
+def test_a_turn_knows_its_tokens_and_where_they_stand() -> None:
+    chat = Chat(mini_tokenizer())
+    text = "<think> 1 + 2 = 3 ; </think> 3"
+    messages = (Message(role="user", content="Evaluate 1 + 2 ."), Message(role="assistant", content=text))
+    turn = chat.turn(messages)
+    ids, mask = chat.training_ids(messages)
+    assert turn.token_ids == ids
+    assert turn.token_ids[turn.first :] == [token for token, loss in zip(ids, mask, strict=True) if loss]
+    assert turn.text.rstrip() == text
+    words = [turn.text[: last + 1].split()[-1] for last in turn.last_characters[:-1]]
+    assert words == text.split()
+    assert turn.last_characters[-1] >= len(turn.text), "the end-of-turn token spells nothing"
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, as the rarest words of Qwen's and Llama's tokenizers are spelled."""
+    alphabet = {letter: id for id, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    bytes_ = Tokenizer(models.BPE(alphabet, []))
+    bytes_.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_.decoder = decoders.ByteLevel()
+    turns = ["<|im_start|>", "<|im_end|>"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bytes_, eos_token=turns[1], additional_special_tokens=turns, chat_template=CHATML
+    )
+
+
+def test_a_turn_spelled_in_bytes_knows_where_its_characters_end() -> None:
+    text = "<think> déjà.\n∑ = 3 </think>\n\n42"
+    turn = Chat(byte_tokenizer()).turn((Message(role="user", content="?"), Message(role="assistant", content=text)))
+    assert turn.text == text
+    assert len(turn.last_characters) == len(text.encode()) + 1
+    assert turn.last_characters == sorted(turn.last_characters)
+    assert turn.last_characters[-1] >= len(text)
+    answer = [last for last in turn.last_characters if last >= text.index("</think>") + len("</think>")]
+    assert len(answer) == len("\n\n42") + 1

@@ -37,6 +37,8 @@ from distill.selection import Ask, Instruction, asking, read_problems
 
 MEASURES = "measures"
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+MAX_LOSS = 700.0
+"""Above it a perplexity is no float any more."""
 STEP_END = re.compile(r"(?<=[.!?;。！？])\s+(?=\S)|\s*\n\s*(?=\S)")
 """A step ends with its sentence or line. The miniature's end with `;`."""
 Absence = Literal["too-long", "unfinished", "empty"]
@@ -146,7 +148,7 @@ def measure(
         for stored in read_ledger(out / MEASURES, Measure):
             done.add(stored.trace_id)
             tally.count(stored)
-        resumed, before, begun = len(done), tally.tokens, time.monotonic()
+        resumed, begun = len(done), time.monotonic()
         total = sum(count_records(folder / TRACES) for folder in traces)
         rendered = (_render(trace, known, problems, config, chat, limit) for trace in _missing(traces, done))
         with progress.task("measure", total=total - resumed, unit="traces") as task:
@@ -154,7 +156,30 @@ def measure(
                 tally.count(ledger.append(measured))
                 task.advance(tokens=0 if measured.absent else measured.prompt_tokens + measured.tokens)
         seconds = time.monotonic() - begun
-    return tally.report(sampler.identity, config, resumed, (tally.tokens - before) / max(seconds, 1e-9))
+    return tally.report(sampler.identity, config, resumed, task.tokens / max(seconds, 1e-9))
+
+
+def read_measures(folder: Path) -> Iterator[Measure]:
+    """Measures of a run folder, one by one. Raises UserError when it is no run of this stage."""
+    if not (folder / MEASURES).is_dir():
+        raise UserError(f"{folder}: no {MEASURES}/ in it; expected a run folder of stage measure")
+    return read_ledger(folder / MEASURES, Measure)
+
+
+def too_surprising(loss: float | None, max_perplexity: float) -> tuple[str, float | None] | None:
+    """(reason, perplexity) why a trace of this loss is not learned from; None where it may be.
+
+    A trace nobody could measure is `unmeasured`: nothing is known of it, so it is not let through.
+    """
+    if loss is None:
+        return "unmeasured", None
+    perplexity = math.exp(min(loss, MAX_LOSS))
+    return ("too-surprising", perplexity) if perplexity > max_perplexity else None
+
+
+def by_loss(loss: float | None) -> tuple[bool, float]:
+    """Sort key of a curriculum: what the student finds likely first, what was not measured last."""
+    return loss is None, loss or 0.0
 
 
 def completion_text(trace: Trace, thought: Literal["keep", "drop"]) -> str | None:
@@ -302,7 +327,7 @@ class _Tally:
             f"{rate:,.0f} tokens/s" + (f"; absent: {said}" if said else ""),
             "            " + "".join(f"{name:>9}" for name in loss),
             "loss        " + "".join(f"{value:>9.3f}" for value in loss.values()),
-            "perplexity  " + "".join(f"{math.exp(min(value, 700.0)):>9.4g}" for value in loss.values()),
+            "perplexity  " + "".join(f"{math.exp(min(value, MAX_LOSS)):>9.4g}" for value in loss.values()),
             f"outside the {config.top_k} likeliest: {np.mean(self.outside):.1%} of a trace's tokens",
         ]
         return Report(

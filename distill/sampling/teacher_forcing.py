@@ -8,7 +8,6 @@ Keeps no cache and does not cut: a sequence must fit in the model's context.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -25,16 +24,17 @@ HEAD_VALUES = 1 << 24
 """Logits in memory at once (64 MB in float32)."""
 WINDOW = 512
 """Sequences read ahead, to find those of like length."""
+WINDOW_TOKENS = 1 << 18
+"""Tokens read ahead: bounds the scores that wait for their turn."""
 
 
 def score_many(model: Any, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
-    """Scores of each sequence, in the order given; reads at most `WINDOW` ahead.
+    """Scores of each sequence, in the order given; reads a bounded window ahead.
 
     `model` is a transformers causal model whose logits are its head over its base model's last hidden state.
     Raises UserError for a sequence of fewer than 2 tokens, or a token outside the vocabulary.
     """
-    source = iter(sequences)
-    while window := list(islice(source, WINDOW)):
+    for window in _windows(sequences):
         for ids in window:
             _check(ids, model.config.vocab_size)
         scores: dict[int, TokenScores] = {}
@@ -42,6 +42,19 @@ def score_many(model: Any, sequences: Iterable[list[int]], top_k: int) -> Iterat
             found = _score(model, [window[place] for place in places], top_k)
             scores.update(zip(places, found, strict=True))
         yield from (scores.pop(place) for place in range(len(window)))
+
+
+def _windows(sequences: Iterable[list[int]]) -> Iterator[list[list[int]]]:
+    window: list[list[int]] = []
+    tokens = 0
+    for ids in sequences:
+        window.append(ids)
+        tokens += len(ids)
+        if len(window) >= WINDOW or tokens >= WINDOW_TOKENS:
+            yield window
+            window, tokens = [], 0
+    if window:
+        yield window
 
 
 def _check(ids: Sequence[int], vocabulary: int) -> None:

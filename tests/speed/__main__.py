@@ -16,7 +16,7 @@ import torch
 import transformers
 
 HERE = Path(__file__).parent
-ALL = ("engine", "ledger", "teacher", "teacher_engine", "training")
+ALL = ("engine", "ledger", "scoring", "teacher", "teacher_engine", "training")
 
 
 def device() -> str:
