@@ -71,15 +71,22 @@ def _import(c: StepContext) -> Report:
 
 def _measure(c: StepContext) -> Report:
     sampler, chat, context = measuring(c)
-    traces, problems = c.inputs["traces"], c.path("problems")
+    traces, problems = c.inputs["traces"], c.inputs["problems"]
     return measure(traces, problems, c.out, c.config, sampler=sampler, chat=chat, context=context, progress=c.progress)
 
 
 def _curate(c: StepContext) -> Report:
     chat = Chat(Folders().load(c.path("tokenizer")).tokenizer) if "tokenizer" in c.inputs else None
-    against = c.inputs.get("against", ())
     return curate(
-        c.inputs["traces"], c.inputs["problems"], against, c.out, c.config, seed=c.seed, progress=c.progress, chat=chat
+        c.inputs["traces"],
+        c.inputs["problems"],
+        c.inputs.get("against", ()),
+        c.out,
+        c.config,
+        seed=c.seed,
+        progress=c.progress,
+        chat=chat,
+        measures=c.inputs.get("measures", ()),
     )
 
 

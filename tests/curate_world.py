@@ -5,6 +5,7 @@ from pathlib import Path
 from distill.curate import CurateConfig, curate
 from distill.curate.decontaminate import Match
 from distill.curate.history import Fate
+from distill.curate.measure import MEASURES, Measure
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.ledger import Ledger
 from distill.progress import Progress
@@ -80,7 +81,16 @@ class World:
         named = {"traces": "harvest", "problems": "problems", "against": "problems"}
         config = CurateConfig.model_validate({**named, **fields})
         places = [self.folder / "harvest"], [self.folder / "problems"], [self.folder / "problems"]
-        return curate(*places, target, config, seed=seed, progress=Progress("quiet"), chat=chat)  # type: ignore[arg-type]
+        measures = [self.folder / name for name in config.measures]
+        told = {"seed": seed, "progress": Progress("quiet"), "chat": chat, "measures": measures}
+        return curate(*places, target, config, **told)  # type: ignore[arg-type]
+
+    def measure(self, name: str, **losses: float) -> None:
+        """A measure step that found these losses, a trace each."""
+        model = SamplerId(name=name, revision="1")
+        with Ledger(self.folder / name / MEASURES) as ledger:
+            for trace_id, loss in losses.items():
+                ledger.append(Measure(trace_id=trace_id, model=model, tokens=1, loss=loss))
 
     def examples(self, out: str = "out") -> list[Example]:
         return read_jsonl(self.folder / out / "examples.jsonl", Example)

@@ -82,7 +82,7 @@ def measure_once(folder: Path, out: Path, chat: Chat) -> None:
     config = MeasureConfig(traces="harvest", problems="problems", model="halving")
     measure(
         [folder / "harvest"],
-        folder / "problems.jsonl",
+        [folder / "problems.jsonl"],
         out,
         config,
         sampler=Halving(),  # type: ignore[arg-type]  # it only measures

@@ -1,5 +1,6 @@
 """Curate keeps what may be learned from, says why the rest may not, and gives the same bytes again."""
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -271,3 +272,26 @@ def test_a_harvest_named_twice_counts_once(world: World) -> None:
 def test_a_config_that_contradicts_itself_is_refused(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         CurateConfig.model_validate({"traces": "h", "problems": "p", "against": "p", **fields})
+
+
+def test_traces_too_surprising_for_the_student_are_dropped_and_the_others_say_how_surprising(world: World) -> None:
+    easy, hard, unknown = world.say(text="a"), world.say(text="b"), world.say(text="c")
+    world.measure("student", **{easy: 0.5, hard: 2.0})
+    world.measure("teacher", **{easy: 9.0, hard: 0.0, unknown: 0.0})
+    world.curate(measures=("student", "teacher"), max_perplexity=5.0)
+    assert (world.kept(), world.dropped()) == ([easy], {hard: "too-surprising", unknown: "unmeasured"})
+    told = {fate.trace_id: step for fate in world.fates() for step in fate.steps if step[0] == "likely-enough"}
+    assert told[easy][3:5] == (pytest.approx(math.exp(0.5)), 5.0)
+    assert told[hard][3:5] == (pytest.approx(math.exp(2.0)), 5.0)
+
+
+def test_what_the_student_finds_likely_comes_first(world: World) -> None:
+    ids = [world.say(text=text) for text in "abc"]
+    world.measure("student", **dict(zip(ids, (3.0, 1.0, 2.0), strict=True)))
+    world.curate(measures=("student",), order="loss")
+    assert world.kept() == [ids[1], ids[2], ids[0]]
+
+
+def test_a_perplexity_nobody_measured_is_refused() -> None:
+    with pytest.raises(ValidationError, match="max_perplexity: needs `measures`"):
+        CurateConfig(traces="harvest", problems="problems", against="problems", max_perplexity=5.0)

@@ -12,11 +12,10 @@ from distill.curate.measure import (
     MEASURES,
     Measure,
     MeasureConfig,
-    by_loss,
+    light_measures,
     measure,
     measure_turn,
     read_measures,
-    too_surprising,
 )
 from distill.errors import UserError
 from distill.harvest import TRACES
@@ -78,7 +77,7 @@ class Harvest:
         config = MeasureConfig.model_validate({"traces": "harvest", "problems": "problems", "model": "toy", **keys})
         self.report = measure(
             [self.folder / "harvest"],
-            self.folder,
+            [self.folder],
             self.folder / "out",
             config,
             sampler=sampler,
@@ -240,24 +239,15 @@ def test_tables_that_do_not_fit_together_are_refused(keys: dict[str, object], co
         MeasureConfig.model_validate({"traces": "harvest", "problems": "problems", **keys})
 
 
-@pytest.mark.parametrize(
-    ("loss", "expected"),
-    [
-        pytest.param(math.log(8), None, id="at the limit"),
-        pytest.param(math.log(9), ("too-surprising", 9.0), id="above it"),
-        pytest.param(1e6, ("too-surprising", math.exp(700)), id="beyond a float"),
-        pytest.param(None, ("unmeasured", None), id="unknown"),
-    ],
-)
-def test_perplexity_is_held_against_its_limit(loss: float | None, expected: tuple[str, float | None] | None) -> None:
-    found = too_surprising(loss, 8.0 + 1e-9)
-    assert found == (expected if expected is None or expected[1] is None else (expected[0], pytest.approx(expected[1])))
-
-
-def test_easy_traces_come_first_and_unmeasured_ones_last() -> None:
-    assert sorted([None, 2.0, 0.0, 0.5], key=by_loss) == [0.0, 0.5, 2.0, None]
-
-
 def test_a_folder_of_another_stage_has_no_measures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a run folder of stage measure"):
         read_measures(tmp_path)
+
+
+def test_curate_remembers_the_losses_of_what_could_be_measured(harvest: Harvest, sampler: EngineSampler) -> None:
+    id = harvest.say()
+    harvest.say(finish="length")
+    (measured, _) = harvest.measure(sampler)
+    light = light_measures(harvest.folder / "out")
+    assert list(light) == [id]
+    assert (light[id].loss, light[id].tokens) == (measured.loss, measured.tokens)

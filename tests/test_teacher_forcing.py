@@ -71,6 +71,18 @@ def test_a_head_applied_in_pieces_says_the_same(model: torch.nn.Module, monkeypa
         assert torch.equal(pieces.top_ids, once.top_ids)
 
 
+def test_a_model_whose_calls_are_watched_is_called_whole(model: torch.nn.Module) -> None:
+    """As a teacher split over processes is: the others must hear of it."""
+    asked, calls = sequences(6), list[int]()
+    unwatched = list(score_many(model, asked, 3))
+    watching = model.register_forward_pre_hook(lambda *_: calls.append(1))
+    watched = list(score_many(model, asked, 3))
+    watching.remove()
+    assert calls
+    for one, other in zip(watched, unwatched, strict=True):
+        torch.testing.assert_close(one.logprobs, other.logprobs)
+
+
 def test_reading_ahead_is_bounded_in_sequences_and_in_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_forcing, "WINDOW", 8)
     monkeypatch.setattr(teacher_forcing, "WINDOW_TOKENS", 50)

@@ -23,7 +23,7 @@ class CurateConfig(StageConfig):
     tokenizer: str | None = None
     """Checkpoint whose tokenizer counts `max_tokens`; the student's."""
     measures: tuple[str, ...] = ()
-    """Measure steps over these traces: what a model makes of each, for `order = "loss"` the first of them."""
+    """Measure steps over these traces; `max_perplexity` and `order = "loss"` ask the first."""
     keep: Literal["verified", "all"] = "verified"
     """verified: judged correct; all: every completion that ended by itself, whatever its verdict."""
     in_process: Literal["keep", "drop"] = "drop"
@@ -38,6 +38,8 @@ class CurateConfig(StageConfig):
     """Examples a problem, the first ones sampled; None keeps all."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Longest example kept, in student tokens, prompt included; needs `tokenizer`."""
+    max_perplexity: float | None = Field(default=None, ge=1.0)
+    """Greatest perplexity under the model of the first of `measures`; traces it could not measure go too."""
     order: Order = "none"
     """level: easy first; length: short first; pass-rate: often solved first; loss: likely first; none: as the
     problems stand. Shuffled where equal."""
@@ -56,6 +58,8 @@ class CurateConfig(StageConfig):
             raise ValueError(f"orders: expected each once and none of them {self.order!r}, got {list(self.orders)}")
         if "loss" in (self.order, *self.orders) and not self.measures:
             raise ValueError("order loss: needs `measures`, which names the step that measured the losses")
+        if self.max_perplexity is not None and not self.measures:
+            raise ValueError("max_perplexity: needs `measures`, which names the step that measured the losses")
         if (self.max_tokens is None) != (self.tokenizer is None):
             raise ValueError("max_tokens and tokenizer: either both or neither")
         return self

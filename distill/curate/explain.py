@@ -15,6 +15,7 @@ MEANING = {
     "distinct": "no earlier trace asks and says the same",
     "clean": "shares nothing with a held-out problem",
     "short-enough": "fits the student's limit",
+    "likely-enough": "not too surprising for the student",
     "at-most": "its problem had room",
 }
 """What passing a step says of a trace; of filters of texts it says that they had no objection."""

@@ -97,3 +97,17 @@ def short_enough(chat: Chat, instruction: Instruction, limit: int) -> Callable[[
         return Finding("too-long", tokens, limit, f"{tokens:,} student tokens") if tokens > limit else None
 
     return look
+
+
+def likely_enough(max_perplexity: float) -> Callable[[Seen], Finding | None]:
+    """No harder for the student than that; of what nobody measured nothing is known, so it is not let through."""
+
+    def look(seen: Seen) -> Finding | None:
+        perplexity = seen.row.perplexity
+        if perplexity is None:
+            return Finding("unmeasured", "none", max_perplexity, "the first of `measures` has no loss of it")
+        if perplexity > max_perplexity:
+            return Finding("too-surprising", perplexity, max_perplexity, f"perplexity {perplexity:.4g}")
+        return None
+
+    return look

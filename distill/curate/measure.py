@@ -15,7 +15,8 @@ import time
 from array import array
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -23,22 +24,23 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from distill.curate.questions import Questions
+from distill.curate.reading import Spoken
+from distill.curate.row import MAX_LOSS, Measured
 from distill.errors import UserError
 from distill.harvest import TRACES
 from distill.ledger import Ledger, count_records, read_ledger
 from distill.progress import Progress
-from distill.prompts import END_THINK, Chat, Turn, join_thought
+from distill.prompts import END_THINK, Chat, Turn
 from distill.recipe import StageConfig
-from distill.records import Fraction, Message, Problem, Record, SamplerId, Trace
+from distill.records import Fraction, Message, Record, SamplerId
 from distill.runs import Report
 from distill.sampling.endpoint import EndpointConfig
 from distill.sampling.protocols import Sampler, TokenScores
-from distill.selection import Ask, Instruction, asking, read_problems
+from distill.selection import Ask, Instruction, asking
 
 MEASURES = "measures"
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
-MAX_LOSS = 700.0
-"""Above it a perplexity is no float any more."""
 STEP_END = re.compile(r"(?<=[.!?;。！？])\s+(?=\S)|\s*\n\s*(?=\S)")
 """A step ends with its sentence or line. The miniature's end with `;`."""
 Absence = Literal["too-long", "unfinished", "empty"]
@@ -51,8 +53,8 @@ class MeasureConfig(StageConfig):
     inputs: ClassVar[tuple[str, ...]] = ("traces", "problems", "model", "tokenizer")
     traces: str | tuple[str, ...]
     """Harvest steps whose traces are measured."""
-    problems: str
-    """Problems the traces answer."""
+    problems: str | tuple[str, ...]
+    """Steps or files with the problems the traces answer."""
     model: str | None = None
     """Checkpoint that measures: a student, trained or not, or a teacher."""
     endpoint: EndpointConfig | None = None
@@ -125,7 +127,7 @@ class _Rendered:
 
 def measure(
     traces: Sequence[Path],
-    problems: Path,
+    problems: Sequence[Path],
     out: Path,
     config: MeasureConfig,
     *,
@@ -138,10 +140,9 @@ def measure(
 
     `chat` renders for the model behind `sampler`, which takes at most `context` tokens.
     """
-    known = {problem.id: problem for problem in read_problems(problems)}
     limit = min(context, config.max_tokens or context)
     tally = _Tally()
-    with Ledger(out / MEASURES) as ledger:
+    with closing(Questions(problems, progress)) as questions, Ledger(out / MEASURES) as ledger:
         if ledger.cut:
             progress.say(f"{MEASURES}: cut a torn tail of {ledger.cut:,} bytes left by a kill; it is measured again")
         done = set()
@@ -150,7 +151,7 @@ def measure(
             tally.count(stored)
         resumed, begun = len(done), time.monotonic()
         total = sum(count_records(folder / TRACES) for folder in traces)
-        rendered = (_render(trace, known, problems, config, chat, limit) for trace in _missing(traces, done))
+        rendered = (_render(trace, questions, config, chat, limit) for trace in _missing(traces, done))
         with progress.task("measure", total=total - resumed, unit="traces") as task:
             for measured in _measured(rendered, sampler, config.top_k):
                 tally.count(ledger.append(measured))
@@ -166,53 +167,39 @@ def read_measures(folder: Path) -> Iterator[Measure]:
     return read_ledger(folder / MEASURES, Measure)
 
 
-def too_surprising(loss: float | None, max_perplexity: float) -> tuple[str, float | None] | None:
-    """(reason, perplexity) why a trace of this loss is not learned from; None where it may be.
-
-    A trace nobody could measure is `unmeasured`: nothing is known of it, so it is not let through.
-    """
-    if loss is None:
-        return "unmeasured", None
-    perplexity = math.exp(min(loss, MAX_LOSS))
-    return ("too-surprising", perplexity) if perplexity > max_perplexity else None
+def light_measures(folder: Path) -> dict[str, Measured]:
+    """By trace id what curate remembers of a measure; traces that could not be measured are left out."""
+    return {
+        found.trace_id: Measured(found.tokens, found.loss, found.thought_loss, found.answer_loss)
+        for found in read_measures(folder)
+        if found.loss is not None
+    }
 
 
-def by_loss(loss: float | None) -> tuple[bool, float]:
-    """Sort key of a curriculum: what the student finds likely first, what was not measured last."""
-    return loss is None, loss or 0.0
-
-
-def completion_text(trace: Trace, thought: Literal["keep", "drop"]) -> str | None:
-    """What a student would be trained to say; None when the trace does not end by itself."""
-    if trace.finish != "stop" or trace.answer is None:
-        return None
-    return trace.answer if thought == "drop" else join_thought(trace.reasoning, trace.answer)
-
-
-def _missing(traces: Sequence[Path], done: set[str]) -> Iterator[Trace]:
+def _missing(traces: Sequence[Path], done: set[str]) -> Iterator[Spoken]:
     """Every trace once, in the order of the ledgers; ids that were given out are added to `done`."""
     for folder in traces:
-        for trace in read_ledger(folder / TRACES, Trace):
+        for trace in read_ledger(folder / TRACES, Spoken):
             if trace.id not in done:
                 done.add(trace.id)
                 yield trace
 
 
-def _render(
-    trace: Trace, known: Mapping[str, Problem], problems: Path, config: MeasureConfig, chat: Chat, limit: int
-) -> _Rendered:
-    if trace.problem_id not in known:
+def _render(trace: Spoken, questions: Questions, config: MeasureConfig, chat: Chat, limit: int) -> _Rendered:
+    number = questions.find(trace.problem_id)
+    if number is None:
+        where = ", ".join(str(path) for path in questions.paths)
         raise UserError(
-            f"{problems}: has no problem {trace.problem_id!r}, which trace {trace.id} answers; "
+            f"{where}: has no problem {trace.problem_id!r}, which trace {trace.id} answers; "
             f"expected the problems the traces were harvested from"
         )
-    text = completion_text(trace, config.thought)
-    if text is None:
+    if trace.finish != "stop":
         return _Rendered(trace.id, None, "unfinished")
+    text = trace.say(config.thought)
     if not text.strip():
         return _Rendered(trace.id, None, "empty")
     ask: Ask = asking(config.instruction)
-    turn = chat.turn((*ask(known[trace.problem_id]), Message(role="assistant", content=text)))
+    turn = chat.turn((*ask(questions[number]), Message(role="assistant", content=text)))
     length = len(turn.token_ids)
     return _Rendered(trace.id, None, "too-long", length) if length > limit else _Rendered(trace.id, turn, None)
 

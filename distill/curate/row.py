@@ -6,8 +6,11 @@ policies, order) look at rows alone. Holds no text but the extracted answer, and
 that depends on the order the ledgers were read in.
 """
 
+import math
 from dataclasses import dataclass
 
+MAX_LOSS = 700.0
+"""Above it a perplexity is no float any more."""
 UNJUDGED = "unjudged"
 """Status of a trace without a verdict."""
 
@@ -81,3 +84,9 @@ class Row:
     def pass_rate(self) -> float | None:
         """Share of its problem's judged traces that are correct; None when none was judged."""
         return self.correct / self.attempts if self.attempts else None
+
+    @property
+    def perplexity(self) -> float | None:
+        """Under the first step of `measures`; None when it has no loss of this trace."""
+        measured = self.measures[0] if self.measures else None
+        return None if measured is None else math.exp(min(measured.loss, MAX_LOSS))

@@ -17,8 +17,9 @@ from distill.curate.config import CurateConfig
 from distill.curate.content.finding import Finding
 from distill.curate.curriculum import ordered
 from distill.curate.decontaminate import HeldOut, Match
-from distill.curate.filters import Clean, Filter, short_enough, trainable, verified
+from distill.curate.filters import Clean, Filter, likely_enough, short_enough, trainable, verified
 from distill.curate.history import HISTORY, Count, History, by_count
+from distill.curate.measure import light_measures
 from distill.curate.questions import Questions
 from distill.curate.reading import Reader, Reading
 from distill.curate.row import Row
@@ -43,10 +44,12 @@ def curate(
     seed: int,
     progress: Progress,
     chat: Chat | None = None,
+    measures: Sequence[Path] = (),
 ) -> Report:
     """Write examples, every trace's history, the contamination matches and a card into `out`.
 
-    `chat` renders with the tokenizer the config names. Raises UserError when nothing is kept.
+    `chat` renders with the tokenizer the config names; `measures` are the run folders it names.
+    Raises UserError when nothing is kept.
     """
     if (chat is None) != (config.tokenizer is None):
         raise UserError("curate: a chat is needed exactly when the config names a tokenizer")
@@ -55,8 +58,11 @@ def curate(
     history = History([*(step.name for step in early), "distinct", *(step.name for step in late), *_last(config)])
     if config.max_tokens is not None:
         history.measured["short-enough"] = "tokens", config.max_tokens
+    if config.max_perplexity is not None:
+        history.measured["likely-enough"] = "perplexity", config.max_perplexity
     with closing(Questions(problems, progress)) as questions, closing(Texts(traces, questions, config)) as texts:
-        reading = Reader(questions, config.thought, early=early, late=late).read(traces, progress)
+        light = [light_measures(folder) for folder in measures]
+        reading = Reader(questions, config.thought, early=early, late=late, measures=light).read(traces, progress)
         kept = ordered(_choose(reading, history, config), config.order, config.first, seed)
         counts = history.counts(len(reading.rows))
         if not kept:
@@ -99,6 +105,8 @@ def _filters(config: CurateConfig, held_out: HeldOut, chat: Chat | None) -> tupl
     late = [Filter("clean", Clean(held_out).look)]
     if chat is not None and config.max_tokens is not None:
         late.append(Filter("short-enough", short_enough(chat, config.instruction, config.max_tokens)))
+    if config.max_perplexity is not None:
+        late.append(Filter("likely-enough", likely_enough(config.max_perplexity)))
     return early, late
 
 
