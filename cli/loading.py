@@ -50,7 +50,10 @@ class Folders:
             raise UserError(
                 f"{folder}: {key} = {name!r} is a teacher's choice; model_type {config['model_type']} has none"
             )
-        return load_student(folder, dtype=dtype, device=device)
+        with (self.progress or Progress("quiet")).task(f"read {folder.name}", unit="checkpoints") as task:
+            loaded = load_student(folder, dtype=dtype, device=device)
+            task.advance()
+        return loaded
 
     def engine(
         self,
@@ -61,19 +64,26 @@ class Folders:
         dtype: str = "float32",
         tensor_parallel: int = 1,
         expert_parallel: int = 1,
+        backends: Mapping[str, str] | None = None,
     ) -> tuple[LoadedModel, Decoder]:
         """A folder ready to speak; over several processes, or with FP8 weights kept, where that is asked for."""
         from teacher.loader import is_teacher
 
         if max(tensor_parallel, expert_parallel) == 1 and dtype != "fp8":
-            loaded = self.load(folder, dtype=dtype, device=device)
+            loaded = self.load(folder, dtype=dtype, device=device, backends=backends)
             return loaded, self.decoder(loaded.model, weights)
         if not is_teacher(read_config(folder)):
             raise UserError(f"{folder}: no teacher; tensor_parallel, expert_parallel and dtype fp8 are for teachers")
         from teacher.parallel.lead import open_teacher
 
         return open_teacher(
-            folder, tensor_parallel, expert_parallel, dtype=dtype, device=device, progress=self.progress
+            folder,
+            tensor_parallel,
+            expert_parallel,
+            dtype=dtype,
+            device=device,
+            backends=backends or {},
+            progress=self.progress,
         )
 
     def decoder(self, model: Any, weights: Literal["exact", "int8"] = "exact") -> Decoder:

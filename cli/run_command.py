@@ -200,6 +200,7 @@ def _walk(
     quiet: bool,
     json_: bool,
 ) -> None:
+    from cli.notes import told
     from distill.progress import Progress
     from distill.recipe import run_step
 
@@ -211,7 +212,8 @@ def _walk(
     for name in names:
         if not (quiet or json_):
             typer.echo(f"[{name}]")
-        manifest, ran = run_step(recipe, name, folder, source, progress, sandbox)
+        with told(progress):
+            manifest, ran = run_step(recipe, name, folder, source, progress, sandbox)
         if json_:
             typer.echo(json.dumps({**manifest.model_dump(mode="json"), "folder": str(folder / name), "ran": ran}))
         elif not quiet:

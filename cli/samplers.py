@@ -16,8 +16,8 @@ from distill.prompts import Chat
 from distill.recipe import StepContext
 from distill.records import Message, Problem, fingerprint
 from distill.sampling.protocols import Sampler
+from distill.sampling.table import EngineConfig
 from distill.selection import Ask, asking, read_problems, select
-from evals.bench import BenchConfig
 
 MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
@@ -29,7 +29,7 @@ def engine_sampler(
     ask: Ask,
     max_tokens: int,
     samples: int,
-    config: HarvestConfig | BenchConfig,
+    config: EngineConfig,
     progress: Progress | None = None,
 ) -> Sampler:
     """Our engine over a checkpoint folder, sized for these problems and no larger."""
@@ -39,7 +39,9 @@ def engine_sampler(
 
     split = config.model_dump(include={"dtype", "tensor_parallel", "expert_parallel"})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded, decoder = Folders(progress).engine(folder, device=device, weights=config.weights, **split)
+    loaded, decoder = Folders(progress).engine(
+        folder, device=device, weights=config.weights, backends=config.backends, **split
+    )
     chat = Chat(loaded.tokenizer)
     capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
     rows = min(MAX_SLOTS, len(problems) * samples)

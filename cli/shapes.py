@@ -9,8 +9,19 @@ from distill.checkpoints import CONFIG, read_config
 from distill.errors import UserError
 from distill.plan import EngineShape
 from distill.recipe import Recipe, Step, is_path
+from distill.train.estimate import TrainShape
 
 ShapeOn = Callable[[int], EngineShape]
+
+
+def train_shape(recipe: Recipe, model: str) -> TrainShape:
+    """What a step trains, by its `model` field. UserError where that is not known."""
+    from students.shapes import train_shape as student_shape
+    from teacher.config import TeacherConfig
+    from teacher.parallel.shapes import train_shape as teacher_shape
+
+    config, name = _config(recipe, model)
+    return (teacher_shape if isinstance(config, TeacherConfig) else student_shape)(config, name)
 
 
 def shape_on(recipe: Recipe, step: Step, model: str) -> ShapeOn:
@@ -56,6 +67,8 @@ def _config(recipe: Recipe, model: str) -> tuple[Any, str]:
         return shape, f"{model} ({config.spec})"
     if stage in ("sft", "rl"):
         return _config(recipe, config.model)[0], model
+    if stage == "quantize":
+        return _config(recipe, config.model)[0], f"{model} (counted as before quantization)"
     raise UserError(f"[{model}] stage {stage}: plan does not know the shape of what it makes; name its folder instead")
 
 

@@ -160,6 +160,9 @@ def _bench(c: StepContext) -> Report:
     config: BenchConfig = c.config
     path, ask = c.path("problems"), asking(config.instruction)
 
+    if config.checkpoints:
+        expect_processes(c.step, config)
+
     def sampler_for(folder: Path) -> Any:
         asked = select(read_problems(path), config.select, path)
         return engine_sampler(folder, asked, ask, config.max_tokens or 0, config.samples, config, c.progress)

@@ -21,25 +21,24 @@ from distill.errors import UserError
 from distill.ledger import Ledger, read_ledger, trace_id
 from distill.progress import Progress, Task
 from distill.prompts import to_trace
-from distill.recipe import StageConfig
 from distill.records import Completion, Params, Problem, Status, Trace, Verdict
 from distill.runs import Report
 from distill.sampling.endpoint import EndpointConfig
-from distill.sampling.protocols import CACHE_GB, Request, Sampler
+from distill.sampling.protocols import Request, Sampler
 from distill.sampling.replay import ReplayConfig
+from distill.sampling.table import ENGINE_KEYS, EngineConfig
 from distill.selection import Ask, Instruction, Selection, asking, read_problems, select
 
 TRACES, VERDICTS = "traces", "verdicts"
 
 NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
 """The one field each kind of sampler cannot do without."""
-ENGINE_KEYS = ("dtype", "tensor_parallel", "expert_parallel", "cache_gb", "weights")
 ENGINE_ONLY = (*ENGINE_KEYS, "repetition_penalty", "top_logprobs")
 """Servers have no common word for these."""
 ENGINE_OR_ENDPOINT = ("top_k", "min_p")
 
 
-class HarvestConfig(StageConfig):
+class HarvestConfig(EngineConfig):
     """Who is asked, what, how often and how."""
 
     inputs: ClassVar[tuple[str, ...]] = ("problems", "model")
@@ -49,12 +48,6 @@ class HarvestConfig(StageConfig):
     """Checkpoint of the sampler `engine`."""
     sampler: Literal["engine", "oracle", "endpoint", "replay"] = "engine"
     """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
-    dtype: Literal["float32", "bfloat16", "float16", "fp8"] = "float32"
-    """What the engine computes in; fp8 keeps a teacher's FP8 matrices as stored and computes in bfloat16."""
-    tensor_parallel: int = Field(default=1, gt=0)
-    """Processes that share a teacher's heads; start as many as the larger of this and the next with torchrun."""
-    expert_parallel: int = Field(default=1, gt=0)
-    """Processes that share a teacher's experts."""
     error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
     """Share of wrong traces the oracle writes on purpose."""
     terse_rate: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -83,10 +76,6 @@ class HarvestConfig(StageConfig):
     """Above 1 makes tokens of prompt and completion less likely to come again; `engine` only."""
     top_logprobs: int | None = Field(default=None, gt=0)
     """Keep so many likeliest tokens with their log-probabilities at each place; `engine` only."""
-    cache_gb: float = Field(default=CACHE_GB, gt=0.0)
-    """Memory for the cache of `engine`, in 10^9 bytes."""
-    weights: Literal["exact", "int8"] = "exact"
-    """int8: `engine` decodes with rounded weights, lossy; the sampler's name and revision say so."""
     max_tokens: int = Field(gt=0)
     """Longest completion, in the sampler's tokens."""
     seed: int = Field(default=0, ge=0)
@@ -107,8 +96,6 @@ class HarvestConfig(StageConfig):
                     raise ValueError(
                         f"{key}: sampler {self.sampler!r} has no use for it, only {' and '.join(samplers)}"
                     )
-        if self.weights == "int8" and (self.dtype == "fp8" or max(self.tensor_parallel, self.expert_parallel) > 1):
-            raise ValueError("weights: int8 goes with one process and a dtype other than fp8")
         for key in ("terse_rate", "repeat_rate"):
             if getattr(self, key) and self.sampler != "oracle":
                 raise ValueError(f"{key}: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")

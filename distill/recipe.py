@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ LARGEST_SEED = 2**31 - 1
 """Stages add to the seed, and some libraries stop at 32 bits."""
 STEP_NAME = re.compile(r"(?!.*\.partial$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names of steps are names of folders."""
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a file's times tell whether it changed: coarser clocks than this are not in use."""
 HEADER = ("title", "status", "seed")
 """Keys of a recipe that are not steps."""
 
@@ -228,14 +231,32 @@ def run_step(
 
 
 def file_fingerprint(path: Path) -> str:
-    """Content hash of a file, or of every file of a folder with its relative name."""
+    """Content hash of a file, or of every file of a folder with its relative name.
+
+    A file is read once a process as long as nothing touches it. One touched in the last seconds is read anew: a
+    change within the same tick of the file system's clock would leave no other trace.
+    """
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        state = path.stat()
+        touched = max(state.st_mtime_ns, state.st_ctime_ns)
+        if time.time_ns() - touched < SETTLED:
+            return _content_hash(path)
+        return _content_hash_once(path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if path.is_dir():
         files = sorted(found for found in path.rglob("*") if found.is_file())
         return fingerprint([[str(found.relative_to(path)), file_fingerprint(found)] for found in files])
     raise UserError(f"{path}: no such file or folder")
+
+
+def _content_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@lru_cache(maxsize=4096)
+def _content_hash_once(path: Path, *state: int) -> str:
+    """`state` is whatever a change of the file changes."""
+    return _content_hash(path)
 
 
 def _content(out: Path, name: str) -> str:

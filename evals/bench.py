@@ -17,16 +17,16 @@ from distill.errors import UserError, did_you_mean
 from distill.harvest import Judge
 from distill.jsonl import write_jsonl
 from distill.progress import Progress
-from distill.recipe import StageConfig
 from distill.records import Params, Score
 from distill.runs import Report
-from distill.sampling.protocols import CACHE_GB, Sampler
+from distill.sampling.protocols import Sampler
+from distill.sampling.table import ENGINE_KEYS, EngineConfig
 from distill.selection import Instruction, Selection, read_problems, select
 from evals.examination import Asking, Examined, examine, recorded
 from evals.scoring import ALL, PASS_1, Paired, bad_gold, group, pair, score, table
 
 SCORES, ITEMS, PAIRED, DISAGREEMENTS = "scores.jsonl", "items.jsonl", "paired.jsonl", "disagreements.jsonl"
-SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", "cache_gb", "weights")
+SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", *ENGINE_KEYS)
 """Keys that mean nothing for recorded traces."""
 
 
@@ -36,7 +36,7 @@ class HeldOut(Selection):
     split: Literal["train", "test"] | None = "test"
 
 
-class BenchConfig(StageConfig):
+class BenchConfig(EngineConfig):
     """Who is examined, on what, how, and which pairs are compared."""
 
     inputs: ClassVar[tuple[str, ...]] = ("checkpoints", "problems", "traces")
@@ -64,10 +64,6 @@ class BenchConfig(StageConfig):
     """Sample from the likeliest tokens that hold this share of the probability."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Longest completion in the checkpoint's tokens; needed for `checkpoints`."""
-    cache_gb: float = Field(default=CACHE_GB, gt=0.0)
-    """Memory for the engine's cache, in 10^9 bytes."""
-    weights: Literal["exact", "int8"] = "exact"
-    """int8: the engine decodes with rounded weights, lossy; the scores' fingerprint says so."""
 
     @model_validator(mode="after")
     def _says_who_and_how(self) -> "BenchConfig":

@@ -11,6 +11,8 @@ import torch
 
 from distill.errors import UserError
 from distill.plan import EngineShape
+from distill.train.estimate import TrainShape
+from distill.train.optimizers import split_parameters
 from students.decoder import ARCHITECTURES
 from students.loader import DTYPES
 from students.specs import find_spec, model_config
@@ -72,4 +74,28 @@ def engine_shape(config: Any, dtype: str, name: str) -> EngineShape:
         row_bytes=config.vocab_size * SAMPLING * 4,
         scratch_bytes=0,
         positions=config.max_position_embeddings,
+    )
+
+
+def train_shape(config: Any, name: str) -> TrainShape:
+    """A student as training sees it. The kept numbers are those of Qwen3, whose heads have norms of their own."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    matrices, rest = (sum(weight.numel() for weight in part) for part in split_parameters(model))
+    embedding = model.get_input_embeddings().weight.numel()
+    queries = config.num_attention_heads * config.head_dim
+    keys = 2 * config.num_key_value_heads * config.head_dim
+    kept = 6 * config.hidden_size + 4 * config.intermediate_size + 4 * (queries + config.num_attention_heads) + 2 * keys
+    return TrainShape(
+        what=name,
+        matrices=matrices,
+        expert_matrices=0,
+        rest=rest,
+        multiplied=matrices + rest - (0 if config.tie_word_embeddings else embedding),
+        further=0,
+        vocabulary=config.vocab_size,
+        layer_values=(kept,) * config.num_hidden_layers,
+        width=config.hidden_size,
     )

@@ -34,8 +34,9 @@ LATENT_EPS = 1e-6
 """The latents' norms do not follow `rms_norm_eps` (published modeling_deepseek.py, same in transformers)."""
 
 
-def choose_attention(name: str) -> AttentionBackend:
-    """The named backend, logged with the reason it can run here. UserError when there is none of that name."""
+def choose_attention(name: str, *, tell: bool = True) -> AttentionBackend:
+    """The named backend, logged with the reason it can run here unless `tell` is off. UserError when there is none of
+    that name."""
     if name == "reference":
         reason = "the definition, which holds every score at once"
     elif name == "sdpa":
@@ -43,7 +44,8 @@ def choose_attention(name: str) -> AttentionBackend:
     else:
         known = get_args(AttentionBackend)
         raise UserError(f"attention_backend {name}: unknown{did_you_mean(name, known)}; there are {', '.join(known)}")
-    logger.info("attention backend %s: %s", name, reason)
+    if tell:
+        logger.info("attention backend %s: %s", name, reason)
     return cast(AttentionBackend, name)
 
 

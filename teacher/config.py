@@ -291,14 +291,21 @@ _POSITIVE = (
     "topk_group",
     "max_position_embeddings",
 )
+_MOST = {"num_hidden_layers": 1000, "num_nextn_predict_layers": 1000, "max_position_embeddings": 10**9}
+_MOST_OTHERWISE = 10**6
+"""Beyond these a model takes minutes to count or a tensor more bytes than 64 bits tell; no published one comes near."""
 
 
 def _check(config: TeacherConfig) -> None:
     """Refuse shapes that cannot be built, naming the key."""
     for key in _POSITIVE:
         value = getattr(config, key)
-        if type(value) is not int or value < 1:
-            raise UserError(f"config key {key}: {value!r}, expected a whole number above 0")
+        most = _MOST.get(key, _MOST_OTHERWISE)
+        if type(value) is not int or not 1 <= value <= most:
+            raise UserError(f"config key {key}: {value!r}, expected a whole number from 1 to {most:,}")
+    query = config.q_lora_rank
+    if query is not None and (type(query) is not int or not 1 <= query <= _MOST_OTHERWISE):
+        raise UserError(f"config key q_lora_rank: {query!r}, expected null or a whole number up to {_MOST_OTHERWISE:,}")
     if config.num_key_value_heads != config.num_attention_heads:
         raise UserError(
             f"config key num_key_value_heads: {config.num_key_value_heads}, "
@@ -309,8 +316,9 @@ def _check(config: TeacherConfig) -> None:
     if config.qk_rope_head_dim % 2:
         raise UserError(f"config key qk_rope_head_dim: {config.qk_rope_head_dim}, expected an even number")
     further = config.num_nextn_predict_layers
-    if type(further) is not int or further < 0:
-        raise UserError(f"config key num_nextn_predict_layers: {further!r}, expected 0 or more")
+    most = _MOST["num_nextn_predict_layers"]
+    if type(further) is not int or not 0 <= further <= most:
+        raise UserError(f"config key num_nextn_predict_layers: {further!r}, expected 0 to {most:,}")
     if isinstance(config, TeacherV2Config) and (further or not config.rope_interleave):
         key, known = ("num_nextn_predict_layers", 0) if further else ("rope_interleave", True)
         raise UserError(f"config key {key}: {getattr(config, key)}, expected {known} for model_type deepseek_v2")

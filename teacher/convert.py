@@ -27,7 +27,7 @@ from distill.runs import RESUME, Report, open_run, sync_folder, write_durably
 from distill.strict_json import read_json
 from teacher.checkpoint import Opener, Weights, counted, keep_open
 from teacher.loader import check_folder, kept_dtype
-from teacher.shard_writer import note_sums, verified, write_shard
+from teacher.shard_writer import note_sums, staged, verified, write_shard
 from teacher.shards import INDEX, SINGLE, confined
 
 TARGETS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -140,9 +140,12 @@ def _write(
 ) -> None:
     kept = {name: digest for name, digest in verified(partial).items() if name in shards}
     rest = {name: shard for name, shard in shards.items() if name not in kept}
+    for name in rest:  # what an attempt left without its hash would take the room of what replaces it
+        (partial / name).unlink(missing_ok=True)
+        staged(partial / name).unlink(missing_ok=True)
     needed, free = sum(shard.bytes for shard in rest.values()), shutil.disk_usage(partial).free
     if needed > free:
-        raise UserError(f"{partial}: {needed / 1e9:,.1f} GB still to write, {free / 1e9:,.1f} GB free")
+        raise UserError(f"{partial}: {needed / 1e6:,.1f} MB still to write, {free / 1e6:,.1f} MB free")
     opened = keep_open()
     with counted(progress, f"convert {weights.folder.name}", needed) as count:
         for name, shard in rest.items():

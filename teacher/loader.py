@@ -85,6 +85,8 @@ def read_model(
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.config.dtype = DTYPES[dtype]
+    model.set_attention_backend(attention_backend)
+    model.set_experts_backend(experts_backend)
     model.eval()
     return model
 
@@ -115,6 +117,8 @@ def read_teacher_config(folder: Path) -> TeacherConfig:
         origin: Any = get_origin(kind)
         if key in values and origin is not ClassVar:
             _check_value(f"{path}: key {key}", values[key], kind)
+    if not isinstance(values.get("rope_scaling"), dict | None):
+        raise UserError(f"{path}: key rope_scaling: {shown(values['rope_scaling'])}, expected an object")
     try:
         config: TeacherConfig = FORMATS[values["model_type"]].from_dict(values)
     except UserError as error:

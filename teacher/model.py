@@ -68,7 +68,11 @@ class DeepseekModel(DeepseekPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.depth = config.num_hidden_layers
-        self.layers = build_layers(config, choose_backend(experts_backend), choose_attention(attention_backend))
+        experts, attention = (
+            choose_backend(experts_backend, tell=False),
+            choose_attention(attention_backend, tell=False),
+        )
+        self.layers = build_layers(config, experts, attention)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = Rotary(config)
         self.gradient_checkpointing = False
@@ -155,14 +159,14 @@ class DeepseekForCausalLM(DeepseekPreTrainedModel, GenerationMixin):
         self.lm_head = value
 
     def set_experts_backend(self, name: str) -> None:
-        """Multiply experts another way from now on."""
+        """Multiply experts this way from now on, and log why."""
         backend = choose_backend(name)
         for module in self.modules():
             if isinstance(module, Experts):
                 module.backend = backend
 
     def set_attention_backend(self, name: str) -> None:
-        """Attend another way from now on, where heads are expanded."""
+        """Attend this way from now on where heads are expanded, and log why."""
         backend = choose_attention(name)
         for module in self.modules():
             if isinstance(module, LatentAttention):

@@ -29,8 +29,9 @@ Backend = Literal["reference", "grouped_mm", "triton"]
 """`reference`: a loop over experts. `grouped_mm`: torch's grouped product. `triton`: teacher.kernels."""
 
 
-def choose_backend(name: str) -> Backend:
-    """The named backend, logged with the reason it can run here. UserError when it cannot; never falls back."""
+def choose_backend(name: str, *, tell: bool = True) -> Backend:
+    """The named backend, logged with the reason it can run here unless `tell` is off. UserError when it cannot; never
+    falls back."""
     if name == "reference":
         reason = "a loop over experts in plain PyTorch"
     elif name == "grouped_mm":
@@ -40,7 +41,8 @@ def choose_backend(name: str) -> Backend:
     else:
         known = get_args(Backend)
         raise UserError(f"experts_backend {name}: unknown{did_you_mean(name, known)}; there are {', '.join(known)}")
-    logger.info("experts backend %s: %s", name, reason)
+    if tell:
+        logger.info("experts backend %s: %s", name, reason)
     return cast(Backend, name)
 
 

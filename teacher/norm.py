@@ -51,6 +51,7 @@ class _RMSNorm(torch.autograd.Function):
         normed_ND, inverse_N1, weight_D = ctx.saved_tensors
         weight_grad_D = (gradient_ND * normed_ND).flatten(0, -2).sum(0)
         scaled_ND = gradient_ND * weight_D
-        along_N1 = torch.linalg.vecdot(scaled_ND, normed_ND)[..., None].mul_(1 / normed_ND.shape[-1])
-        x_grad_ND = scaled_ND.addcmul_(normed_ND, along_N1, value=-1) * inverse_N1
+        wide_ND = normed_ND.to(scaled_ND.dtype)  # under autocast the weight is wider than what a product gave
+        along_N1 = torch.linalg.vecdot(scaled_ND, wide_ND)[..., None].mul_(1 / normed_ND.shape[-1])
+        x_grad_ND = scaled_ND.addcmul_(wide_ND, along_N1, value=-1) * inverse_N1
         return x_grad_ND.to(normed_ND.dtype), weight_grad_D, None

@@ -36,8 +36,8 @@ def write_shard(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...], int
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     written = 0
-    staged, digest = path.with_name(path.name + ".tmp"), hashlib.sha256()
-    with staged.open("wb") as file:
+    digest = hashlib.sha256()
+    with staged(path).open("wb") as file:
         for block in _blocks(struct.pack("<Q", len(text)) + text, pieces):
             file.write(block)
             digest.update(block)
@@ -46,8 +46,13 @@ def write_shard(path: Path, layout: Mapping[str, tuple[str, tuple[int, ...], int
         os.fsync(file.fileno())
     if written != 8 + len(text) + position:
         raise ValueError(f"{path}: {written} bytes written, {8 + len(text) + position} announced")
-    os.replace(staged, path)
+    os.replace(staged(path), path)
     return digest.hexdigest()
+
+
+def staged(path: Path) -> Path:
+    """Where a file is written until it is whole."""
+    return path.with_name(path.name + ".tmp")
 
 
 def note_sums(folder: Path, sums: Mapping[str, str]) -> None:

@@ -242,3 +242,13 @@ def test_backends_of_the_table_reach_the_model(data: Path, teacher: Path, tmp_pa
         train(data, teacher, tmp_path / "out", attention_backend="reference", experts_backend="reference", steps=1)
     assert "attention backend reference: " in caplog.text
     assert "experts backend reference: " in caplog.text
+
+
+def test_a_teacher_trains_in_bfloat16_about_as_in_float32(data: Path, teacher: Path, tmp_path: Path) -> None:
+    losses = []
+    for bf16 in (False, True):
+        out = tmp_path / str(bf16)
+        train(data, teacher, out, bf16=bf16, gradient_checkpointing=bf16, steps=2, log_every=1, warmup_steps=0)
+        losses.append([row.loss for row in read_jsonl(out / "curve.jsonl", SftPoint)])
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)

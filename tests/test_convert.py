@@ -1,5 +1,6 @@
 """Convert: the values of dequantize-then-load, whole or absent after any kill, never over something else."""
 
+import errno
 import hashlib
 import json
 import re
@@ -224,8 +225,32 @@ def test_two_conversions_into_one_folder_are_refused(source, tmp_path):
 def test_a_full_disk_is_said_before_anything_is_written(source, tmp_path, monkeypatch):
     free = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)
-    with pytest.raises(UserError, match=r"GB still to write, 0.0 GB free"):
+    with pytest.raises(UserError, match=r"1.3 MB still to write, 0.0 MB free"):
         convert(source, tmp_path / "out")
+
+
+def test_what_a_full_disk_left_makes_room_for_what_replaces_it(source, tmp_path, monkeypatch):
+    """A shard stood there whole, its hash did not fit any more, and the next start wanted its room a second time."""
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+
+    def full(folder, sums):
+        (folder / f"{WEIGHTS}.tmp").touch()
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("teacher.convert.note_sums", full)
+        with pytest.raises(OSError, match="no space left"):
+            convert(source, out)
+    assert (partial / WEIGHTS).exists()
+    seen = []
+
+    def usage(path):
+        seen.extend(name for name in contents(partial) if name.startswith(WEIGHTS))
+        return type("Usage", (), {"free": 2 * 10**6})
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    convert(source, out)
+    assert seen == []
 
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5MB", 1_500_000), ("200KB", 200_000)])

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from distill.errors import UserError
-from distill.sampling.pages import PART_ROWS
+from distill.sampling.pages import PART_ROWS, Workspace
 from students.decoder import KVDecoder
 from students.specs import LLAMA3_ROPE, Spec, model_config
 
@@ -245,3 +245,13 @@ def test_models_it_cannot_decode_are_refused(change: dict[str, Any], message: st
 def test_a_cache_beyond_the_models_positions_is_refused() -> None:
     with pytest.raises(UserError, match="cache capacity 65: beyond the model's max_position_embeddings"):
         KVDecoder(toy(SHAPES["llama"])).allocate(9, 8, 65)
+
+
+def test_a_workspace_follows_the_cache_to_another_dtype_and_device() -> None:
+    workspace, which = Workspace(), torch.tensor([2, 0])
+    for dtype, device in ((torch.float32, "cpu"), (torch.bfloat16, "cpu"), (torch.bfloat16, "meta")):
+        blocks = torch.arange(12.0).view(3, 4).to(device, dtype)
+        found = workspace.gather(blocks, which.to(device))
+        assert (found.dtype, found.device) == (blocks.dtype, blocks.device)
+        if device == "cpu":
+            assert torch.equal(found, blocks[which])

@@ -172,6 +172,9 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     [
         pytest.param(WARM, 0, "no samples", id="no samples"),
         pytest.param(Params(max_tokens=4, stop=(";", "")), 1, "empty string", id="empty stop"),
+        pytest.param(
+            Params(max_tokens=4, repetition_penalty=1e-45), 1, "penalty 1e-45: expected 0.01 to 100", id="overflow"
+        ),
     ],
 )
 def test_requests_without_meaning_are_refused(
@@ -179,6 +182,34 @@ def test_requests_without_meaning_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         engine_of(model, chat, slots=2).rollout([[7, 8]], params, n, [0])
+
+
+@pytest.mark.parametrize("params", [{"temperature": 1e-40}, {"temperature": 1e-31}, {"top_k": 1}, {"top_p": 1e-46}])
+def test_what_leaves_one_token_a_choice_is_greedy(
+    model: LlamaForCausalLM, chat: Chat, params: dict[str, float]
+) -> None:
+    """A logit divided by 1e-38 is no float32 any more."""
+    asked, seeds = prompts(3), [0, 1, 2]
+    greedy = engine_of(model, chat, slots=2).rollout(asked, Params(max_tokens=8, temperature=0.0), 1, seeds)
+    got = engine_of(model, chat, slots=2).rollout(asked, Params(max_tokens=8, **params), 1, seeds)
+    assert [samples[0].ids for samples in got] == [samples[0].ids for samples in greedy]
+
+
+def test_a_top_k_beyond_any_vocabulary_keeps_all(model: LlamaForCausalLM, chat: Chat) -> None:
+    got = engine_of(model, chat, slots=2).rollout([[7]], Params(max_tokens=8, top_k=2**70), 1, [3])
+    assert got[0][0].ids == one_by_one(model, chat, [7], Params(max_tokens=8), 3).ids
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_diverged_is_said_to_have_and_leaves_the_engine_empty(chat: Chat, temperature: float) -> None:
+    model = toy_student(chat)
+    engine = engine_of(model, chat, slots=2)
+    with torch.no_grad():
+        model.lm_head.weight[3] = torch.nan
+    with pytest.raises(UserError, match="logits are not finite"):
+        engine.rollout(prompts(3), Params(max_tokens=4, temperature=temperature), 2, [0, 1, 2])
+    assert engine.idle
+    assert engine.pool.held == 0
 
 
 def test_the_last_place_of_the_capacity_is_usable(model: LlamaForCausalLM, chat: Chat) -> None:

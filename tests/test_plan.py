@@ -145,7 +145,18 @@ def planned(*arguments: str) -> list[Estimate]:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
-    return [Estimate.model_validate(json.loads(line)) for line in result.stdout.splitlines()]
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    return [Estimate.model_validate(each) for each in found if "fits" in each and each["fits"] is not True]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--gpus", "0"), ("--gpu-gb", "inf"), ("--bandwidth", "inf")])
+def test_numbers_no_machine_has_are_refused(option: str, value: str) -> None:
+    given = {"--gpus": "8", "--gpu-gb": "141", option: value}
+    result = CliRunner().invoke(
+        app, ["plan", "--recipe", "r1-671b", *(word for pair in given.items() for word in pair)]
+    )
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
 
 
 def test_the_r1_recipe_is_planned_from_the_command_line() -> None:
@@ -170,7 +181,7 @@ def test_models_that_steps_make_have_the_shape_of_their_start() -> None:
     ("arguments", "complaint"),
     [
         (("--recipe", "replay"), "nothing to plan"),
-        (("--recipe", "mini", "--step", "teacher"), r"\[teacher\] stage rl: nothing to plan"),
+        (("--recipe", "mini", "--step", "curate"), r"\[curate\] stage curate: nothing to plan"),
         (("--recipe", "mini", "--step", "techer"), r"no step 'techer' \(did you mean teacher\?\)"),
         (("--recipe", "r1-671b", "--set", 'harvest.model="models/Gone"'), "models/Gone: no config.json in it"),
         (("--recipe", "r1-671b", "--set", 'harvest.model="models/Qwen2.5-1.5B"'), "are for teachers"),

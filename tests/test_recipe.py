@@ -1,10 +1,13 @@
 """The recipe is the graph: what is done is skipped, what changed is run, what is wrong is named."""
 
+import os
+import time
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from distill import recipe as graph
 from distill.errors import UserError
 from distill.progress import Progress
 from distill.recipe import Recipe, Stage, StageConfig, StepContext, ancestors, find_recipe, load_recipe, run_step
@@ -171,3 +174,25 @@ def test_renamed_input_reruns(recipe_file: Path, tmp_path: Path) -> None:
     walk(load_recipe(recipe_file, STAGES), tmp_path / "out")
     recipe_file.write_text(GOOD.replace("[b]", "[c]").replace('"b"', '"c"'))
     assert walk(load_recipe(recipe_file, STAGES), tmp_path / "out") == ["c", "both"]
+
+
+def test_a_file_is_read_once_until_it_changes_even_behind_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "weights", []
+    whole = graph._content_hash
+    monkeypatch.setattr(graph, "_content_hash", lambda path: read.append(path) or whole(path))
+    monkeypatch.setattr(graph, "SETTLED", 0)
+    path.write_text("one")
+    first = graph.file_fingerprint(path)
+    assert graph.file_fingerprint(path) == first
+    assert len(read) == 1
+    times = path.stat()
+    time.sleep(0.05)  # more than a tick of the file system's clock
+    path.write_text("two")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert graph.file_fingerprint(path) != first
+    monkeypatch.setattr(graph, "SETTLED", 10**18)
+    graph.file_fingerprint(path)
+    graph.file_fingerprint(path)
+    assert len(read) == 4, "a file just touched is not trusted"

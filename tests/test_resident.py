@@ -1,12 +1,20 @@
 """FP8 weights that stay FP8 multiply as the wide matrix would, bit for bit, in half the memory."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
+from distill.errors import UserError
 from teacher.fp8 import SCALE, dequantize, quantize
 from teacher.kernels import reference
+from teacher.parallel.joins import Groups
+from teacher.parallel.layout import Layout
+from teacher.parallel.loading import load_share
 from teacher.resident import TILE, Fp8Experts, Fp8Linear, wide_weight
+from tests.teacher_folders import WEIGHTS, fp8_folder
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -73,6 +81,40 @@ def test_experts_are_their_wide_selves_multiplied(tokens: int, dtype: torch.dtyp
     definition = reference.grouped_mlp(x_ND, weights_NK, chosen_NK, gate_up_EGD, down_EDF)
     bound = 1e-5 if dtype == torch.float32 else 2e-2
     assert (module(x_ND, weights_NK, chosen_NK) - definition).abs().max() <= bound * definition.abs().max()
+
+
+@pytest.mark.parametrize("odd", ["an embedding", "a router", "a head", "one wide expert"])
+def test_fp8_where_nothing_multiplies_it_is_made_wide(tmp_path: Path, odd: str) -> None:
+    """An FP8 router went into the model without its scales and chose other experts."""
+    folder = fp8_folder(tmp_path / "fp8")
+    tensors = load_file(folder / WEIGHTS)
+    name = {
+        "an embedding": "model.embed_tokens.weight",
+        "a router": "model.layers.1.mlp.gate.weight",
+        "a head": "lm_head.weight",
+        "one wide expert": "model.layers.1.mlp.experts.1.up_proj.weight",
+    }[odd]
+    if odd == "one wide expert":
+        tensors[name] = tensors[name].bfloat16()
+        del tensors[name + SCALE]
+    else:
+        tensors[name], tensors[name + SCALE] = quantize(3 * tensors[name].float())
+    save_file(tensors, folder / WEIGHTS)
+    wide, kept = (load_share(folder, Groups(Layout()), dtype=dtype) for dtype in ("bfloat16", "fp8"))
+    assert any(isinstance(module, Fp8Linear) for module in kept.modules())
+    ids = torch.arange(24).view(2, 12)
+    expected = wide(input_ids=ids).logits
+    assert (kept(input_ids=ids).logits - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+def test_a_scale_that_overflows_is_named_though_nothing_is_made_wide_yet(tmp_path: Path) -> None:
+    folder = fp8_folder(tmp_path / "fp8")
+    tensors = load_file(folder / WEIGHTS)
+    name = "model.layers.1.mlp.experts.1.up_proj.weight"
+    tensors[name + SCALE][0, 0] = 3e38
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(UserError, match=f"{name}: not finite, or not when it is made wide"):
+        load_share(folder, Groups(Layout()), dtype="fp8")
 
 
 def test_resident_weights_take_half_the_bytes_of_bfloat16() -> None:

@@ -13,7 +13,7 @@ from distill.problems.vocabulary import mini_tokenizer
 from distill.prompts import Chat
 from distill.records import Params
 from distill.sampling.engine import Engine, Job
-from distill.sampling.engine.service import Service
+from distill.sampling.engine.service import Service, _Command
 from students.decoder import KVDecoder
 from tests.one_by_one import one_by_one, toy_student
 from tests.soak_engine import soak
@@ -94,6 +94,16 @@ def test_closing_cancels_what_runs_and_refuses_what_comes_later() -> None:
     assert "cancelled" in {sample.finish for sample in stream.samples(timeout=5)}
     with pytest.raises(UserError, match="late: the service is closed"):
         list(service.stream(Job("late", [7], LONG, (0,))))
+
+
+def test_who_asks_while_it_closes_does_not_keep_it_open() -> None:
+    with Service(engine(endless=True)) as service:
+        first = service.stream(Job("open", [7], LONG, tuple(range(20))))
+        service._commands.put(_Command("close"))
+        late = service.stream(Job("late", [7], LONG, (0,)))
+        with pytest.raises(UserError, match="late: the service is closed"):
+            late.samples(timeout=5)
+    assert "cancelled" in {sample.finish for sample in first.samples(timeout=5)}
 
 
 def test_an_engine_that_dies_tells_everyone_who_waits() -> None:

@@ -136,7 +136,8 @@ class Workspace:
     def gather(self, blocks_SX: Tensor, which_N: Tensor) -> Tensor:
         """Rows of a cache of blocks side by side, (N, X); what the last call returned is overwritten."""
         needed = len(which_N) * blocks_SX.shape[1]
-        if self.buffer.numel() < needed or self.buffer.dtype != blocks_SX.dtype:
+        fits = self.buffer.dtype == blocks_SX.dtype and self.buffer.device == blocks_SX.device
+        if self.buffer.numel() < needed or not fits:
             with torch.inference_mode(False):  # else it could not be written outside inference mode later
                 self.buffer = torch.empty(needed, dtype=blocks_SX.dtype, device=blocks_SX.device)
         out_NX = self.buffer[:needed].view(len(which_N), -1)

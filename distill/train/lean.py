@@ -19,15 +19,12 @@ from distill.train.auxiliary import Extras
 from distill.train.optimizers import make_optimizer, make_schedule
 from distill.train.ranks import Ranks
 from distill.train.resume import States
-from distill.train.schedule import TrainConfig
+from distill.train.schedule import WHOLE_LOGITS, TrainConfig
 
 WEIGHTS = "weights.pt"
 STATE = "trainer_state.json"
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 """Where Trainer looks for them."""
-WHOLE_LOGITS = 2**24
-"""Logits computed in one piece, 64 MiB of them. TRL's fused head, which never holds them all, takes 1.4 times a whole
-step of a model of width 64 and 160 tokens of vocabulary (tests/speed/training.py, one CPU thread)."""
 
 
 class Feed:

@@ -9,10 +9,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill.recipe import StageConfig
+from distill.backends import BackendsConfig
+
+WHOLE_LOGITS = 2**24
+"""Logits computed in one piece, 64 MiB of them. TRL's fused head, which never holds them all, takes 1.4 times a whole
+step of a model of width 64 and 160 tokens of vocabulary (tests/speed/training.py, one CPU thread)."""
 
 
-class TrainConfig(StageConfig):
+class TrainConfig(BackendsConfig):
     """Fields that `sft` and `rl` share."""
 
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -33,22 +37,12 @@ class TrainConfig(StageConfig):
     """Run matrix products in bfloat16 (autocast); weights and optimizer stay float32."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them again in the backward pass: less memory, more time."""
-    attention_backend: str | None = None
-    """How a teacher attends where heads are expanded: `sdpa` (its default) or `reference`."""
-    experts_backend: str | None = None
-    """How a teacher multiplies experts: `grouped_mm` (its default), `triton` or `reference`."""
     balance_loss: float = Field(default=0.0, ge=0)
     """Weight of the loss that keeps the load of experts even within a sequence; DeepSeek-V3 used 1e-4."""
     bias_update: float = Field(default=0.0, ge=0)
     """How far each expert's bias moves against its load after a step; DeepSeek-V3 used 1e-3, and 0 at the end."""
     save_every: int = Field(default=100, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
-
-    @property
-    def backends(self) -> dict[str, str]:
-        """What the table chooses, by the loader's keywords."""
-        chosen = {"attention_backend": self.attention_backend, "experts_backend": self.experts_backend}
-        return {key: name for key, name in chosen.items() if name is not None}
 
     @model_validator(mode="after")
     def _no_idle_rate(self) -> Self:

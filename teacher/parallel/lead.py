@@ -37,15 +37,22 @@ SHARED = ("model", "lm_head")
 
 
 def open_teacher(
-    folder: Path, tensor: int, expert: int, *, dtype: str, device: str, progress: Progress | None = None
+    folder: Path,
+    tensor: int,
+    expert: int,
+    *,
+    dtype: str,
+    device: str,
+    backends: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[LoadedModel, Decoder]:
     """On the leader: load a folder over all ranks. Raises UserError where any rank could not load its part.
 
-    Calling the model, or a method of the decoder, computes on all ranks.
+    Calling the model, or a method of the decoder, computes on all ranks. `backends`: keywords of `load_share`.
     """
-    layout = Layout(tensor, expert, 0)
-    _tell(LOAD, folder, tensor, expert, dtype, device)
-    model = _load_together(folder, layout, dtype, device, progress)
+    layout, chosen = Layout(tensor, expert, 0), dict(backends or {})
+    _tell(LOAD, folder, tensor, expert, dtype, device, chosen)
+    model = _load_together(folder, layout, dtype, device, chosen, progress)
     loaded = with_tokenizer(model, folder)
     if layout.world > 1:
         for part in SHARED:
@@ -88,8 +95,8 @@ def follow(rank: int) -> None:
             continue
         try:
             if name == LOAD:
-                folder, tensor, expert, dtype, device = arguments
-                model = _load_together(folder, Layout(tensor, expert, rank), dtype, device)
+                folder, tensor, expert, dtype, device, backends = arguments
+                model = _load_together(folder, Layout(tensor, expert, rank), dtype, device, backends)
                 decoder = LatentDecoder(model)
             elif name == FORWARD:
                 assert model is not None
@@ -125,14 +132,19 @@ class LeadDecoder:
 
 
 def _load_together(
-    folder: Path, layout: Layout, dtype: str, device: str, progress: Progress | None = None
+    folder: Path,
+    layout: Layout,
+    dtype: str,
+    device: str,
+    backends: Mapping[str, str],
+    progress: Progress | None = None,
 ) -> DeepseekForCausalLM:
     """Load this rank's part; UserError on every rank when one fails, in that rank's words."""
     groups = groups_of(layout)
     where = own_device(device, layout.rank)
 
     def load() -> DeepseekForCausalLM:
-        return load_share(folder, groups, dtype=dtype, device=where, progress=progress)
+        return load_share(folder, groups, dtype=dtype, device=where, progress=progress, **backends)
 
     return agreed(load) if layout.world > 1 else load()
 

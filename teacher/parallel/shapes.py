@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.plan import EngineShape
+from distill.train.estimate import TrainShape
+from distill.train.optimizers import split_parameters
 from teacher.attention import LatentAttention
 from teacher.config import TeacherConfig
 from teacher.decoder import LatentDecoder, is_folded
@@ -20,6 +22,7 @@ from teacher.parallel.layout import Layout, check_layout
 from teacher.parallel.loading import RESIDENT, keep_fp8
 from teacher.parallel.split import split_model
 from teacher.resident import FP8, TILE
+from teacher.sizes import count
 
 QUANTIZED = ("_proj.weight", "kv_a_proj_with_mqa.weight")
 """Endings of the matrices DeepSeek publishes in FP8."""
@@ -89,6 +92,42 @@ def engine_shape(config: TeacherConfig, layout: Layout, dtype: str, name: str) -
         scratch_bytes=_scratch(config, layout) if resident else 0,
         positions=config.max_position_embeddings,
     )
+
+
+def train_shape(config: TeacherConfig, name: str) -> TrainShape:
+    """A teacher as training sees it; modules for further tokens count as trained."""
+    from teacher.model import DeepseekForCausalLM
+
+    with torch.device("meta"):
+        model = DeepseekForCausalLM(config)
+    matrices, rest = ({id(weight): weight.numel() for weight in part} for part in split_parameters(model))
+    experts = sum(matrices.pop(id(weight)) for key, weight in model.named_parameters() if ".mlp.experts." in key)
+    sizes = count(config)
+    embedding, head = sizes.of("embedding").total, model.lm_head.weight.numel()
+    return TrainShape(
+        what=name,
+        matrices=sum(matrices.values()),
+        expert_matrices=experts,
+        rest=sum(rest.values()),
+        multiplied=sizes.active - (0 if config.tie_word_embeddings else embedding),
+        further=sizes.further.active + config.num_nextn_predict_layers * head,
+        vocabulary=config.vocab_size,
+        layer_values=tuple(_kept(config, layer) for layer in range(config.num_hidden_layers)),
+        width=config.hidden_size,
+    )
+
+
+def _kept(config: TeacherConfig, layer: int) -> int:
+    """Numbers of a token autograd keeps of a layer: what went into every product, norm and rotation."""
+    width, heads, choices = config.hidden_size, config.num_attention_heads, config.num_experts_per_tok
+    latents = config.kv_lora_rank + config.qk_rope_head_dim + (config.q_lora_rank or 0)
+    attention = heads * (2 * config.qk_head_dim + 2 * config.v_head_dim + config.qk_nope_head_dim + 1) + 2 * latents
+    if config.is_dense(layer):
+        feed = 4 * config.intermediate_size
+    else:
+        inner = config.moe_intermediate_size
+        feed = choices * (width + 2 * inner + 4) + 4 * inner * config.n_shared_experts + 3 * config.n_routed_experts
+    return 4 * width + attention + feed
 
 
 def _joined(mlp: nn.Module) -> int:

@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor
 
-from teacher.attention import LatentAttention
+from teacher.attention import AttentionBackend, LatentAttention, choose_attention
 from teacher.config import TeacherConfig
 from teacher.model import DeepseekForCausalLM
 from teacher.moe import FeedForward, MixtureOfExperts
@@ -19,7 +19,9 @@ from teacher.parallel.joins import Groups, VocabularyEmbedding, VocabularyHead, 
 from teacher.parallel.layout import Layout, Share, check_layout, share_of
 
 
-def split_model(config: TeacherConfig, groups: Groups, experts_backend: str = "grouped_mm") -> DeepseekForCausalLM:
+def split_model(
+    config: TeacherConfig, groups: Groups, experts_backend: str = "grouped_mm", attention_backend: str = "sdpa"
+) -> DeepseekForCausalLM:
     """This rank's part of a model, on the meta device: shapes and names, no weights.
 
     Raises UserError when it cannot be split this way.
@@ -28,12 +30,12 @@ def split_model(config: TeacherConfig, groups: Groups, experts_backend: str = "g
     check_layout(config, layout)
     config = main_config(config)
     with torch.device("meta"):
-        model = DeepseekForCausalLM(config, experts_backend)
+        model = DeepseekForCausalLM(config, experts_backend, attention_backend)
         if layout.world == 1:
             model.requires_grad_(False)
             return model
         for layer in model.model.layers:
-            layer.self_attn = _attention(config, groups)
+            layer.self_attn = _attention(config, groups, choose_attention(attention_backend, tell=False))
             if isinstance(layer.mlp, MixtureOfExperts):
                 _share_experts(layer.mlp, config, layout)
             else:
@@ -74,11 +76,11 @@ def local_name(name: str, config: TeacherConfig, layout: Layout) -> str:
     return f"{prefix}{experts}{int(number) - layout.experts(config.n_routed_experts).start}{dot}{part}"
 
 
-def _attention(config: TeacherConfig, groups: Groups) -> LatentAttention:
+def _attention(config: TeacherConfig, groups: Groups, backend: AttentionBackend) -> LatentAttention:
     layout = groups.layout
     local = copy.copy(config)
     local.num_attention_heads = local.num_key_value_heads = config.num_attention_heads // layout.tensor
-    attention = LatentAttention(local)
+    attention = LatentAttention(local, backend)
     if layout.tensor > 1:
         attention.join = summing(groups.tensor)
         if layout.rank % layout.tensor:

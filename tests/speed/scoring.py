@@ -19,7 +19,7 @@ from teacher.model import DeepseekForCausalLM
 
 REPEATS = 3
 TOP_K = 10
-CASES = (("mini-95k", 40, 1000), ("mini-95k", 400, 200), ("teacher mini", 40, 1000), ("teacher mini", 400, 200))
+CASES = (("mini-95k", 40, 1000), ("mini-95k", 400, 200), ("teacher mini", 40, 300), ("teacher mini", 400, 40))
 """Model, mean length, how many sequences."""
 
 

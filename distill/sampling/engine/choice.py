@@ -4,7 +4,7 @@ The uniform is a counter-based hash of (seed, place), after SplitMix64 (Steele, 
 Flood 2014), and the token is the inverse of the cumulative distribution in vocabulary
 order: a row's choice never depends on the rows beside it. Filters follow the order of
 transformers: temperature, top-k, top-p over what top-k left, min-p. Uniforms have 24 bits,
-so a token rarer than 6e-8 is drawn at the wrong rate.
+so a token rarer than 6e-8 is drawn at the wrong rate. Below `COLDEST` a temperature is 0.
 """
 
 import torch
@@ -17,13 +17,18 @@ MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
 UNIFORM_BITS = 24
 """As many as a float32 in [0.5, 1) holds, so that a uniform is never rounded up to 1."""
+COLDEST = 1e-30
+"""A logit divided by less leaves float32; at any such temperature the likeliest token has all the probability."""
+
+PENALTIES = (0.01, 100.0)
+"""Repetition penalties that leave any model's logits finite."""
 
 
 def choose(
     logits_BV: Tensor, uniform_B: Tensor, temperature_B: Tensor, top_k_B: Tensor, top_p_B: Tensor, min_p_B: Tensor
 ) -> Tensor:
-    """Token ids (B,). Rows of temperature 0 take the likeliest token."""
-    greedy_B = temperature_B == 0
+    """Token ids (B,). Rows of temperature 0 take the likeliest token. Logits are finite, or -inf."""
+    greedy_B = temperature_B < COLDEST
     warmth_B = torch.where(greedy_B, 1.0, temperature_B)
     probs_BV = (logits_BV / warmth_B[:, None]).softmax(-1)
     if bool(((top_k_B > 0) | (top_p_B < 1) | (min_p_B > 0)).any()):
@@ -64,9 +69,9 @@ def invert(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     return torch.searchsorted(sums_BV, reach_B1, right=True).squeeze(-1)
 
 
-def logprobs_of(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
-    """Natural log-probability (B,) of each token under the unmodified distribution."""
-    return logits_BV.gather(-1, ids_B[:, None]).squeeze(-1) - logits_BV.logsumexp(-1)
+def logprobs_of(logits_BV: Tensor, ids_B: Tensor, total_B: Tensor) -> Tensor:
+    """Natural log-probability (B,) of each token under the unmodified distribution; `total_B` is its logsumexp."""
+    return logits_BV.gather(-1, ids_B[:, None]).squeeze(-1) - total_B
 
 
 def row_key(seed: int) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from distill.errors import UserError
 from distill.records import Finish, Params
 from distill.sampling.engine.blocks import Key
+from distill.sampling.engine.choice import PENALTIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Job:
             raise UserError(f"{self.name}: the prompt has no tokens")
         if not self.seeds:
             raise UserError(f"{self.name}: asks for no samples (n is 0)")
+        least, most = PENALTIES
+        if not least <= (self.params.repetition_penalty or 1.0) <= most:
+            raise UserError(
+                f"{self.name}: repetition_penalty {self.params.repetition_penalty:g}: expected {least:g} to {most:g}"
+            )
         if "" in self.params.stop:
             raise UserError(f"{self.name}: stop: an empty string would end every completion")
         if length + wanted > capacity:

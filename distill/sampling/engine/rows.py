@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distill.errors import UserError
 from distill.records import Params
 from distill.sampling.engine.choice import choose, logprobs_of, penalize, row_key, uniforms
 
@@ -64,7 +65,7 @@ class Rows:
             (self.limit, [asked.max_tokens for asked in params]),
             (self.key, [row_key(seed) for seed in seeds]),
             (self.temperature, [asked.temperature for asked in params]),
-            (self.top_k, [asked.top_k for asked in params]),
+            (self.top_k, [min(asked.top_k, len(self.is_end)) for asked in params]),
             (self.top_p, [asked.top_p for asked in params]),
             (self.min_p, [asked.min_p for asked in params]),
             (self.penalty, [asked.repetition_penalty or 1.0 for asked in params]),
@@ -99,13 +100,21 @@ class Rows:
             self.seen[row, ids] = True
 
     def take(self, rows: slice, logits_BV: Tensor) -> None:
-        """Choose one token for each of `rows` and write down what follows from it."""
+        """Choose one token for each of `rows` and write down what follows from it.
+
+        Raises UserError for logits that are not numbers: of a model that diverged, or overflowed its dtype.
+        """
+        total_B = logits_BV.logsumexp(-1)
+        if not total_B.isfinite().all():
+            raise UserError(
+                "the model's logits are not finite: its weights diverged, or its dtype is too narrow for it"
+            )
         count_B = self.count[rows]
         asked_BV = logits_BV if self.seen is None else penalize(logits_BV, self.seen[rows], self.penalty[rows])
         ids_B = self._choose(rows, asked_BV, count_B)
         at = (self.every[rows], count_B)
         self.ids[at] = ids_B
-        self.logprobs[at] = logprobs_of(logits_BV, ids_B)
+        self.logprobs[at] = logprobs_of(logits_BV, ids_B, total_B)
         self.token[rows] = ids_B
         if self.seen is not None:
             self.seen[self.every[rows], ids_B] = True

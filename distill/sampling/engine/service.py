@@ -105,6 +105,8 @@ class Service:
                     closing = True
                     for ticket in self._streams:
                         self.engine.cancel(ticket)
+                elif closing and command.what == "begin" and command.stream is not None:
+                    command.stream._end(self._closed(command.stream))  # or those who keep asking would keep it open
                 elif command.what == "begin" and command.stream is not None:
                     ticket = self.engine.submit(command.stream.job, command.stream._said.put)
                     self._streams[ticket] = command.stream
@@ -129,4 +131,7 @@ class Service:
         unseen = [command.stream for command in self._asked(wait=False) if command.what == "begin"]
         for stream in [*self._streams.values(), *unseen]:
             if stream is not None:
-                stream._end(thread.exception() or UserError(f"{stream.job.name}: the service is closed"))
+                stream._end(thread.exception() or self._closed(stream))
+
+    def _closed(self, stream: Stream) -> UserError:
+        return UserError(f"{stream.job.name}: the service is closed")

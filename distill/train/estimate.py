@@ -1,0 +1,212 @@
+"""What a training step costs: operations, hours and memory, from shapes and a table alone.
+
+Operations are counted the usual way (arXiv 2001.08361, section 2.1): a token costs 2 for each weight it is
+multiplied with, forward, and twice that backward; a second forward where activations are computed again. Attention
+over the row and the optimizer are not in it. Hours are operations over what a GPU is said to reach: `UTILIZATION` of
+its data sheet. Nothing here was timed on a GPU. Weights, gradients and optimizer states are exact; activations are
+what autograd would keep of one pass at most. Knows no model: shapes come in from outside.
+"""
+
+from dataclasses import dataclass
+
+from distill.plan import GB, RESERVED, EngineShape, Hardware
+from distill.records import Record
+from distill.train.rl import RlConfig
+from distill.train.schedule import WHOLE_LOGITS, TrainConfig
+from distill.train.sft import SftConfig
+
+FORWARD, BACKWARD = 2, 4
+"""Operations a weight and token."""
+WIDE = 4
+"""Bytes of a weight, a gradient, a moment: float32 whatever the products run in."""
+TFLOPS = 989.0
+"""bfloat16 products without sparsity of an H100, H200 or H800, by their data sheets, in 10^12 a second."""
+UTILIZATION = 0.33
+"""Share of `TFLOPS` that DeepSeek-V3's published training implies by this arithmetic (arXiv 2412.19437, table 1):
+14.8e12 tokens x 6 x 37e9 in 2.788e6 H800 hours are 327e12 a second on each GPU. V3 multiplied mostly in FP8, whose
+peak is twice as high."""
+BF16_KEPT = 3
+"""Bytes of a kept number under autocast: products keep bfloat16, norms and the residual stream float32. 2.3 to 3.0
+were kept in the shapes of tests/test_estimate.py."""
+LOGIT_COPIES = 3
+"""Arrays as large as the logits held at once in the loss: as computed, in float32, their gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainShape:
+    """A model as training sees it."""
+
+    what: str
+    matrices: int
+    """Numbers Muon would train, routed experts left out."""
+    expert_matrices: int
+    """Numbers of the routed experts, all of them."""
+    rest: int
+    """Numbers AdamW trains whatever the table says: embedding, head, routers, vectors."""
+    multiplied: int
+    """Weights one token is multiplied with: of the experts those it chooses; the head, and no embedding."""
+    further: int
+    """The same for the modules of further tokens, the head counted once a module."""
+    vocabulary: int
+    layer_values: tuple[int, ...]
+    """Numbers autograd keeps of a token, layer by layer."""
+    width: int
+
+    @property
+    def parameters(self) -> int:
+        """Numbers trained."""
+        return self.matrices + self.expert_matrices + self.rest
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What sampling costs beside training, of `rl`."""
+
+    seconds: float
+    """At least, from memory bandwidth, over the whole run."""
+    engine_bytes: float
+    """Of the engine beside the model: folded weights and cache."""
+
+
+class TrainEstimate(Record):
+    """One training step of a recipe on so many GPUs."""
+
+    step: str
+    stage: str
+    what: str
+    gpus_used: int
+    tokens: int
+    """Trained on, at most."""
+    flops: float
+    hours: float
+    """Of the whole step, sampling included."""
+    sampling_hours: float
+    """`rl`: of these, at least so many for rollouts."""
+    weight_gb: float
+    """This and the next on each GPU."""
+    gradient_gb: float
+    optimizer_gb: float
+    activation_gb: float
+    beside_gb: float
+    """`rl`: the engine's weights and cache, and the model it is held to."""
+    fits: bool
+    cost: float | None
+    """GPU hours times the price that was given."""
+
+    @property
+    def total_gb(self) -> float:
+        """Memory of each GPU."""
+        return self.weight_gb + self.gradient_gb + self.optimizer_gb + self.activation_gb + self.beside_gb
+
+
+def estimate_training(
+    step: str,
+    stage: str,
+    config: TrainConfig,
+    shape: TrainShape,
+    hardware: Hardware,
+    *,
+    tflops: float,
+    utilization: float,
+    prompt_tokens: int,
+    rollout: Rollout | None = None,
+    price: float | None = None,
+) -> TrainEstimate:
+    """The row of one step. `prompt_tokens`: of an `rl` prompt, assumed. `price`: of one GPU for an hour."""
+    tokens, at_once = _tokens(config, prompt_tokens)
+    ranks = getattr(config, "expert_parallel", 1)
+    multiplied = shape.multiplied + (shape.further if getattr(config, "mtp_loss", 0) else 0)
+    passes = FORWARD + BACKWARD + (FORWARD if config.gradient_checkpointing else 0)
+    held_to = isinstance(config, RlConfig) and config.beta > 0
+    flops = float(tokens) * multiplied * (passes + (FORWARD if held_to else 0))
+    sampling = rollout.seconds / 3600 if rollout else 0.0
+    hours = flops / (tflops * 10**12 * utilization * ranks * 3600) + sampling
+    own = shape.matrices + shape.expert_matrices // ranks
+    moments = own + 2 * shape.rest if config.optimizer == "muon" else 2 * (own + shape.rest)
+    weights = (own + shape.rest) * WIDE
+    beside = (rollout.engine_bytes if rollout else 0.0) + (weights if held_to else 0)
+    activations = _activations(config, shape, at_once // ranks)
+    total = 2 * weights + moments * WIDE + activations + beside
+    return TrainEstimate(
+        step=step,
+        stage=stage,
+        what=shape.what,
+        gpus_used=ranks,
+        tokens=tokens,
+        flops=flops,
+        hours=hours,
+        sampling_hours=sampling,
+        weight_gb=weights / GB,
+        gradient_gb=weights / GB,
+        optimizer_gb=moments * WIDE / GB,
+        activation_gb=activations / GB,
+        beside_gb=beside / GB,
+        fits=total <= hardware.gpu_gb * GB * (1 - RESERVED) and ranks <= hardware.gpus,
+        cost=None if price is None else hours * ranks * price,
+    )
+
+
+def rollout_of(
+    config: RlConfig, shape: TrainShape, engine: EngineShape, hardware: Hardware, prompt_tokens: int
+) -> Rollout:
+    """What sampling costs `rl`. `engine`: the model as the engine runs it, on one GPU.
+
+    Completions of one step are sampled `rows` at a time, each to its full length, half of it in the cache on average.
+    """
+    wanted = config.prompts_per_step * config.samples
+    length = prompt_tokens + config.max_tokens
+    room = int(config.cache_gb * GB // (length * engine.cache_bytes_per_token))
+    rows = max(1, min(config.slots, wanted, room))
+    step = engine.step_bytes(rows, prompt_tokens + config.max_tokens / 2) / (hardware.bandwidth_tbs * 10**12)
+    seconds = config.steps * -(-wanted // rows) * config.max_tokens * step
+    cache = rows * length * engine.cache_bytes_per_token
+    folded = max(0, engine.weight_bytes - shape.parameters * WIDE)
+    return Rollout(seconds, cache + folded)
+
+
+def _tokens(config: TrainConfig, prompt_tokens: int) -> tuple[int, int]:
+    """Tokens of the run, and of one pass over all processes; both at most."""
+    if isinstance(config, SftConfig):
+        steps = config.steps or -(-(config.tokens or 0) // config.tokens_per_batch)
+        return config.tokens or steps * config.tokens_per_batch, -(-config.tokens_per_batch // config.accumulation)
+    assert isinstance(config, RlConfig), "the two stages that train"
+    rows = config.steps * config.prompts_per_step * config.samples
+    return rows * (prompt_tokens + config.max_tokens), config.tokens_per_pass
+
+
+def _activations(config: TrainConfig, shape: TrainShape, tokens: int) -> float:
+    """Bytes autograd keeps of one pass, the logits, and autocast's copy of every matrix."""
+    bytes_, copies = (BF16_KEPT, 2 * shape.matrices) if config.bf16 else (WIDE, 0)
+    kept = sum(shape.layer_values)
+    if config.gradient_checkpointing:
+        kept = len(shape.layer_values) * shape.width + max(shape.layer_values)
+    logits = min(tokens * shape.vocabulary, WHOLE_LOGITS) * LOGIT_COPIES * WIDE
+    return float(tokens * kept * bytes_ + logits + copies)
+
+
+def table(rows: list[TrainEstimate], hardware: Hardware, *, tflops: float, utilization: float) -> tuple[str, ...]:
+    """Plain aligned text for the screen: a row a step, then what was assumed."""
+    width = max(len("training"), *(len(row.step) for row in rows))
+    priced = any(row.cost is not None for row in rows)
+    head = (
+        f"{'training':<{width}} stage GPUs {'tokens':>15} {'FLOPs':>8} {'hours':>9} {'weights':>9} {'gradients':>9} "
+        f"{'optimizer':>9} {'activ.':>9} {'beside':>9} {'GB a GPU':>9} fits" + (f" {'cost':>10}" if priced else "")
+    )
+    lines = [
+        f"{row.step:<{width}} {row.stage:<5} {row.gpus_used:>4} {row.tokens:>15,} {row.flops:>8.2g} {row.hours:>9.3g} "
+        f"{row.weight_gb:>9.3g} {row.gradient_gb:>9.3g} {row.optimizer_gb:>9.3g} {row.activation_gb:>9.3g} "
+        f"{row.beside_gb:>9.3g} {row.total_gb:>9.3g} {'yes' if row.fits else 'no':<4}"
+        + (f" {row.cost:>10,.2f}" if row.cost is not None else "")
+        for row in rows
+    ]
+    told = [
+        f"hours: {utilization:.0%} of {tflops:g} TFLOP/s on each GPU; assumed, not measured",
+        "tokens at most: full batches, and in rl completions of max_tokens",
+        "FLOPs: 6 for each weight a token is multiplied with, 8 with gradient_checkpointing; attention is not in it",
+        "memory: weights, gradients and optimizer exact, in float32; activations of one pass estimated, unpadded",
+        f"fits: within {1 - RESERVED:.0%} of {hardware.gpu_gb:g} GB",
+    ]
+    if any(row.sampling_hours for row in rows):
+        shares = ", ".join(f"{row.sampling_hours:.3g} of [{row.step}]" for row in rows if row.sampling_hours)
+        told.append(f"rollouts: at least {shares} hours, from memory bandwidth alone")
+    return (head, *lines, "assumed:", *(f"  - {line}" for line in told))
