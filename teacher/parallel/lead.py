@@ -53,11 +53,11 @@ def open_teacher(
     layout, chosen = Layout(tensor, expert, 0), dict(backends or {})
     _tell(LOAD, folder, tensor, expert, dtype, device, chosen)
     model = _load_together(folder, layout, dtype, device, chosen, progress)
-    loaded = with_tokenizer(model, folder)
+    loaded, decoder = with_tokenizer(model, folder), LeadDecoder(LatentDecoder(model))
     if layout.world > 1:
         for part in SHARED:
-            getattr(model, part).register_forward_pre_hook(partial(_tell_forward, part), with_kwargs=True)
-    return loaded, cast(Decoder, LeadDecoder(LatentDecoder(model)))
+            getattr(model, part).register_forward_pre_hook(partial(decoder.tell_forward, part), with_kwargs=True)
+    return loaded, cast(Decoder, decoder)
 
 
 def together(function: Callable[..., T], *arguments: Any) -> T:
@@ -118,6 +118,15 @@ class LeadDecoder:
 
     def __init__(self, decoder: LatentDecoder) -> None:
         self._decoder = decoder
+        self._calling = False
+        """Whether all ranks are in a call: the modules it calls in turn are not told again."""
+
+    def tell_forward(
+        self, part: str, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> None:
+        """Before a shared module runs: let all ranks run it, unless they do so already."""
+        if not self._calling:
+            _tell(FORWARD, part, *arguments, **keywords)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._decoder, name)
@@ -126,7 +135,11 @@ class LeadDecoder:
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             _tell(name, *arguments, **keywords)
-            return found(*arguments, **keywords)
+            self._calling = True
+            try:
+                return found(*arguments, **keywords)
+            finally:
+                self._calling = False
 
         return call
 
@@ -147,10 +160,6 @@ def _load_together(
         return load_share(folder, groups, dtype=dtype, device=where, progress=progress, **backends)
 
     return agreed(load) if layout.world > 1 else load()
-
-
-def _tell_forward(part: str, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-    _tell(FORWARD, part, *arguments, **keywords)
 
 
 def _tell(name: str, *arguments: Any, **keywords: Any) -> None:
