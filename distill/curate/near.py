@@ -128,8 +128,9 @@ class _Ragged:
         self.ends_N = np.cumsum(self.counts_N)
         total = int(self.ends_N[-1])
         # A plain view of the map: slices of numpy's own class for maps take three times as long.
-        empty = np.empty(0, self._dtype)
-        self.flat = np.asarray(np.memmap(self._file, self._dtype, "r", shape=(total,))) if total else empty
+        self.flat: NDArray[Any] = np.empty(0, self._dtype)
+        if total:
+            self.flat = np.asarray(np.memmap(self._file, self._dtype, "r", shape=(total,)))
 
     def row(self, index: int) -> NDArray[Any]:
         """The values of one text."""
