@@ -265,7 +265,7 @@ def _friend(text: str, dice: random.Random) -> tuple[str, str | None]:
         "sign changed": _resigned,
         "question turned": _turned,
     }
-    if len(text.split()) < 8:
+    if len(text.split()) <= 8:
         kinds["short, one word"] = lambda text, dice: text.replace("gcd", "lcm") if "gcd" in text else None
     how = dice.choice(list(kinds))
     changed = kinds[how](text, dice)

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from distill.curate.near import CONTAINED, LONGER, NearConfig, near_duplicates
 from distill.curate.normalize import END, is_figure, tokens
 from distill.curate.sketch import SAMPLE, sketch
+from distill.problems.families import family
 from distill.progress import Progress
 from tests.audit_near import FALSE_DROPS, RECALL, scored
 from tests.near_prompts import corpus
@@ -166,6 +168,14 @@ def test_planted_copies_are_found_among_twenty_thousand_prompts_and_false_friend
     assert min(score.found[edit] / score.planted[edit] for edit in score.planted) >= 0.97
     friends = Counter({how: count for how, count in score.dropped.items() if how.startswith("not")})
     assert friends.total() <= 2
+
+
+@pytest.mark.parametrize("name", ["stories", "functions", "expressions"])
+def test_procedural_prompts_share_phrases_and_are_kept(name: str) -> None:
+    made, dice = family(name), random.Random(0)
+    prompts = dict.fromkeys(made.generate(dice, level).prompt for level in (3, 4, 5) for _ in range(500))
+    kept = set(repeats(*prompts))
+    assert len(kept) >= 0.998 * len(prompts)
 
 
 @pytest.mark.data

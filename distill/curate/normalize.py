@@ -45,12 +45,13 @@ _FUNCTIONS = frozenset(
 )
 _TELLING = _FUNCTIONS | frozenset(
     _WORD.findall(
-        "hundred thousand million billion dozen half third quarter double triple twice thrice factorial not no never "
-        "cannot cant dont doesnt isnt without except neither most maximum less fewer smaller least smallest lowest "
-        "minimum shortest youngest difference product quotient remainder square squares cube cubes reciprocal "
-        "reciprocals area perimeter volume circumference diameter center median odd composite negative different "
-        "distinguishable indistinguishable consecutive decrease decreases decreased last false descending tails girls "
-        "pentagon hexagon heptagon octagon nonagon decagon"
+        "hundred thousand million billion dozen half third quarter double triple twice thrice times multiply "
+        "multiplied subtract divide divided factorial not no never cannot cant dont doesnt isnt without except "
+        "neither most maximum less fewer smaller least smallest lowest minimum shortest youngest difference product "
+        "quotient remainder square squares cube cubes reciprocal reciprocals area perimeter volume circumference "
+        "diameter center median odd composite negative different distinguishable indistinguishable consecutive "
+        "decrease decreases decreased last false descending tails girls pentagon hexagon heptagon octagon nonagon "
+        "decagon"
     )
 )
 """Words that turn a question into another one, so they count as figures do; most were met in MATH.
