@@ -67,9 +67,10 @@ def test_no_attack_gets_through_and_nothing_of_it_is_left(user, namespaced):
         (server,) = crew.idle
         idle = 3 if "no namespaces" not in crew.layers else 2
         assert (found, crew.started, place.leftovers()) == ({}, 1, [])
-        assert len(place.processes()) == idle, "the server, its nursery and, with namespaces, who waits outside"
+        processes = place.processes()
+        assert len(processes) == idle, "the server, its nursery and, with namespaces, who waits outside"
         crew.close()
-        assert gone(descendants(server.process.pid))
+        assert gone(processes)
         assert place.processes() == []
 
 
