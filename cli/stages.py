@@ -192,7 +192,7 @@ REGISTRY = {
         Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
         Stage("import", ImportConfig, _import, version=f"1 judge {JUDGE_VERSION}", reads=import_files),
         Stage("measure", MeasureConfig, _measure),
-        Stage("curate", CurateConfig, _curate, version="2", reads=_curate_files),
+        Stage("curate", CurateConfig, _curate, version="3", reads=_curate_files),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
         Stage("student-import", StudentImportConfig, _student_import, reads=_student_import_files),

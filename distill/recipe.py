@@ -297,12 +297,18 @@ def make_step(path: Path, name: str, table: dict[str, Any], stages: Mapping[str,
 
 def _complaints(path: Path, name: str, stage: Stage, error: ValidationError) -> list[str]:
     lines = []
-    for found in error.errors(include_url=False):
-        key = ".".join(str(part) for part in found["loc"])
+    complaints = error.errors(include_url=False)
+    tables = {found["loc"][: place + 1] for found in complaints for place in range(len(found["loc"]) - 2)}
+    for found in complaints:
+        if str(found["loc"][-1:]).startswith("(\"literal[") and any(found["loc"][:-1] == table for table in tables):
+            continue  # `"off"` instead of a table that was given and complains for itself
+        key = ".".join(str(part) for part in found["loc"] if not str(part).endswith("Config"))
         if found["type"] == "extra_forbidden":
             lines.append(
                 f"{path}: [{name}] {key}: unknown key{did_you_mean(key.split('.')[-1], stage.config.model_fields)}"
             )
+        elif found["type"] == "value_error":  # of a whole table: it says itself what it is about
+            lines.append(f"{path}: [{name}] {key and f'{key}: '}{found['msg'].removeprefix('Value error, ')}")
         elif found["type"] == "missing":
             lines.append(f"{path}: [{name}] {key}: missing (stage {stage.name} needs it)")
         else:

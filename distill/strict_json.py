@@ -22,7 +22,7 @@ def read_json(path: Path, largest: int) -> Any:
 def parse_json(text: bytes, where: str) -> Any:
     """What `text` says; `where` opens the error line."""
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        return STRICT.decode(text.decode("utf-8"))
     except RecursionError as error:
         raise UserError(f"{where}: not JSON that can be read (nested too deep)") from error
     except ValueError as error:
@@ -40,3 +40,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
+
+
+STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+"""For values that stand one behind another in a longer text; raises ValueError or RecursionError."""

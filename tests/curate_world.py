@@ -28,6 +28,8 @@ class World:
         self.problems = [problem("p1", "first"), problem("p2", "second", level=2), problem("p3", "third", level=3)]
         self.exam = [problem("exam", "the exam", split="test")]
         self.terms = "allows-training"
+        self.source: dict[str, str] = {}
+        """What the harvest's source says of itself, beside its terms."""
         self.samples: list[tuple[Trace, Verdict | None]] = []
 
     def say(
@@ -78,6 +80,7 @@ class World:
     def manifest(self) -> Manifest:
         """Of the harvest: its one source allows training."""
         source = {"name": "oracle", "licence": "own", "terms": self.terms, "traces": len(self.samples)}
+        source |= self.source
         return Manifest(
             step="harvest",
             stage="harvest",

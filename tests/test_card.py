@@ -48,8 +48,22 @@ def test_counts_of_the_card_do_not_depend_on_which_trace_came_first(world: World
         assert (world.folder / "out" / name).read_bytes() == (again.folder / "out" / name).read_bytes(), name
 
 
+def test_names_from_elsewhere_make_no_table_link_or_tag_of_their_own(world: World) -> None:
+    name = "a|b\n| <b>*x* [y](z) `"
+    world.problems[1] = world.problems[1].model_copy(update={"source": name})
+    world.source = {"name": name, "licence": "MIT|x", "url": "javascript:alert(1)"}
+    world.say("p2", "any")
+    world.curate()
+    card = (world.folder / "out/card.md").read_text()
+    assert f"| {ESCAPED} |  | MIT\\|x | allows-training |  | 1 | javascript:alert(1) |" in card
+    assert f"| {ESCAPED} | 2 | 1 | 1 |" in card
+
+
+ESCAPED = r"a\|b \| \<b>\*x\* \[y](z) \`"
+
+
 def test_bars_are_as_long_as_their_counts_and_names_cannot_break_out(world: World) -> None:
-    drawn = ET.fromstring(bars("<t>", [("</svg><script>", 3), ("b", 1), ("none", 0)]))
+    drawn = ET.fromstring(bars("<t>", [("</svg><script>\x1b", 3), ("b", 1), ("none", 0)]))
     widths = [float(rect.attrib["width"]) for rect in drawn.iter("{http://www.w3.org/2000/svg}rect")]
     assert widths == [360.0, 120.0, 0.0]
     assert "script" not in {element.tag.rpartition("}")[2] for element in drawn.iter()}

@@ -45,11 +45,14 @@ def held_out(*prompts: str, method: Method = "13-gram", near: Variants = "drop")
     [
         ("\\frac{1}{2} OF X_1", ["frac", "1", "2", "of", "x", "1"]),
         ("don't 1,000 3.5", ["don", "t", "1", "000", "3", "5"]),
-        ("Éa ½ 二", ["éa", "½", "二"]),
+        ("Éa ½ 二三", ["éa", "1", "2", "二", "三"]),
+        ("ｗｉｄｅ３ ﬁne x²", ["wide3", "fine", "x", "2"]),
+        ("so\u00adft ze\u200bro \u202eway\u202c\ufeff", ["soft", "zero", "way"]),
+        ("x &gt; 4&nbsp;m, don&#39;t A&B; &c", ["x", "4", "m", "don", "t", "a", "b", "c"]),
         ("...", []),
     ],
 )
-def test_words_are_lower_case_runs_of_letters_and_digits(text: str, expected: list[str]) -> None:
+def test_words_are_lower_case_runs_of_letters_and_digits_as_they_look(text: str, expected: list[str]) -> None:
     assert words(text) == expected
 
 

@@ -29,8 +29,13 @@ def bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
         top = ROW * number
         length = round(BAR * count / longest, 1)
         lines += [
-            f'<text x="{LABEL - 8}" y="{top + 17}" fill="#888" text-anchor="end">{escape(label[:32])}</text>',
+            f'<text x="{LABEL - 8}" y="{top + 17}" fill="#888" text-anchor="end">{escape(_printable(label)[:32])}</text>',
             f'<rect x="{LABEL}" y="{top + 5}" width="{length}" height="{ROW - 6}" fill="#4c8bc9"/>',
             f'<text x="{LABEL + length + 6}" y="{top + 17}" fill="#888">{count:,}</text>',
         ]
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _printable(label: str) -> str:
+    """Characters that no XML file may hold are replaced."""
+    return "".join(mark if mark.isprintable() else "\ufffd" for mark in label)

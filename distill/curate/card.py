@@ -5,6 +5,7 @@ is typed in. Holds no date and no path, so the same data gives the same card. `R
 beside it says to the hub and to `datasets` which file holds the rows.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,14 +54,14 @@ def write_card(out: Path, told: Told) -> None:
     """Markdown, its two plots, and the page the hub opens with."""
     config, sources, kept = told.config, told.sources, len(told.kept)
     parts = [
-        f"# {kept:,} examples from {', '.join(told.harvests)}",
-        f"Answers to the problems of {', '.join(told.problems)}. {_chosen(config)}; thought: {config.thought}; "
-        f"order: {config.order}; instruction: {config.instruction}; seed: {told.seed}.",
+        f"# {kept:,} examples from {_plain(', '.join(told.harvests))}",
+        f"Answers to the problems of {_plain(', '.join(told.problems))}. {_plain(_chosen(config))}; "
+        f"thought: {config.thought}; order: {config.order}; instruction: {config.instruction}; seed: {told.seed}.",
         f"`{EXAMPLES}` has the SHA-256 prefix `{told.checksum}`; `{PARQUET}` holds the same rows.",
         "## Where it comes from\n\n"
-        + _table(("source", "teacher", "licence", "terms", "who says so", "traces"), _terms(told)),
+        + _table(("source", "teacher", "licence", "terms", "who says so", "traces", "address"), _terms(told)),
         "## Who spoke\n\n" + _table(("sampler", "traces"), by_count(sources.samplers)),
-        _table(("how it was asked", "traces"), _asked(sources)),
+        _table(("how it was asked", "traces"), by_count(Counter(sources.asked()))),
         "## What the judge said\n\n" + _table(("verdict", "traces"), by_count(sources.verdicts)),
         "## What was dropped\n\n" + _table(("filter", "before", "after", "reasons"), _steps(told.counts)),
         f"What every step said about every trace is in `{HISTORY}`.",
@@ -84,10 +85,6 @@ def _readme(kept: int) -> str:
     )
 
 
-def _asked(sources: Sources) -> list[tuple[str, int]]:
-    return [(f"`{asked}`", count) for asked, count in by_count(Counter(sources.asked()))]
-
-
 def _chosen(config: CurateConfig) -> str:
     """What decided which traces are taken, policies with all that was set."""
     if not config.policies:
@@ -105,12 +102,13 @@ def _terms(told: Told) -> list[tuple[str, ...]]:
     accepted = told.config.accept_terms
     return [
         (
-            source.name if source.url is None else f"[{source.name}]({source.url})",
+            source.name,
             source.teacher or "",
             source.licence,
             source.terms + (", accepted in the recipe" if source.name in accepted else ""),
             source.basis,
             "" if source.traces is None else f"{source.traces:,}",
+            source.url or "",
         )
         for source in told.terms
     ]
@@ -119,7 +117,7 @@ def _terms(told: Told) -> list[tuple[str, ...]]:
 def _decontamination(mark: Mapping[str, Any] | str) -> str:
     if isinstance(mark, str):
         return "None: nobody compared these examples with any benchmark."
-    against = ", ".join(f"{source} ({count:,})" for source, count in mark["against"].items())
+    against = _plain(", ".join(f"{source} ({count:,})" for source, count in mark["against"].items()))
     missing = ", ".join(mark.get("not_there", ()))
     return (
         f"Method `{mark['method']}` against {against}: {mark['removed']:,} traces removed, "
@@ -166,5 +164,13 @@ def _levels(rows: Sequence[Row]) -> list[tuple[str, object, int, int]]:
 def _table(head: tuple[str, ...], rows: Any) -> str:
     """A Markdown table; numbers with thousands separators."""
     cells = [head, ("---",) * len(head)]
-    cells += [tuple(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row) for row in rows]
+    cells += [tuple(f"{cell:,}" if isinstance(cell, int) else _plain(str(cell)) for cell in row) for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+_MARKUP = re.compile(r"[\\`*\[<|]")
+
+
+def _plain(text: str) -> str:
+    """A name from elsewhere that stands in Markdown as it is, on one line: no table, link or tag of its own."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))

@@ -12,8 +12,8 @@ Four ways to look, from wide to none:
   under every method, where the hash bears them out.
 - `none`: nothing is looked for; it has to be said twice (`check_told_twice`).
 
-Does not find paraphrases or translations, other numbers within a trace, nor a copied solution whose problem is not
-quoted.
+Does not find paraphrases or translations, other numbers within a trace, a copied solution whose problem is not quoted,
+nor letters exchanged for others that look like them (Cyrillic for Latin).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,8 +30,6 @@ How = Literal["same", "13-gram", "short prompt", "near", "numbers-changed"]
 Variants = Literal["drop", "flag", "off"]
 """What is done about a near match: dropped, listed only, or not looked for."""
 
-UNCHECKED = "unchecked"
-"""The mark of a set that curate was told twice not to check."""
 UNCHECKED = "unchecked"
 """The mark of a set that curate was told twice not to check."""
 WINDOW = 13

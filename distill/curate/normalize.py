@@ -1,21 +1,31 @@
 r"""Normalize: when two texts count as the same, what a word is, and what a figure is.
 
 Words are runs of letters and digits in lower case, so spacing, punctuation and TeX marks
-do not hide a copied problem. For duplicates a text is read more closely (`tokens`): the
+do not hide a copied problem; nor do wide letters, invisible characters and HTML entities. For duplicates a text is read more closely (`tokens`): the
 notations of one formula become one (`\dfrac12`, `\frac{1}{2}` and `1/2`; `\leq`, `<=` and
 `≤`; `1{,}000` and `1,000`), comments of fenced code go, and what decides the answer, the
 figures, is told from the words around it. Does not stem, translate, transliterate or rename
 variables; reads English number words only.
 """
 
+import html
 import re
 import unicodedata
 
-_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Kana and Han: scripts without spaces, where each character is a word."""
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,31}\d{0,2});")
+_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+"""Soft hyphens, joiners, marks of direction and variants: what a page carries and nobody sees."""
 
 
 def words(text: str) -> list[str]:
-    """Lower-case alphanumeric runs: `\\frac{1}{2} OF X_1` -> frac 1 2 of x 1."""
+    """Lower-case alphanumeric runs as they look: `\\frac{1}{2} OF X_1` -> frac 1 2 of x 1, `ｘ² &gt; 4` -> x 2 4."""
+    if "&" in text:
+        text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_CHARACTERS))
     return _WORD.findall(text.lower())
 
 
@@ -24,8 +34,6 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Kana and Han: scripts without spaces, where each character is a token."""
 _SIGNS = "+*/^=<>≤≥≠≡≈±∓−%|∪∩∈∉⊂⊆∞∑∏∫∠⊥∥→⇒⌊⌋⌈⌉⟦⟧′"
 """Signs that count. A minus and brackets are `−⟦⟧` where they were found to be mathematics, else punctuation."""
 _TOKEN = re.compile(rf"[.?!](?=\s|$)|\d+(?:\.\d+)?|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+|[{re.escape(_SIGNS)}]")

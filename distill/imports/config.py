@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from distill.curate.terms import Terms
-from distill.imports.layouts import LAYOUTS, LayoutName, Meaning
+from distill.errors import shown
+from distill.imports.layouts import LayoutName, Meaning
 from distill.recipe import StageConfig
 from distill.records import Params
 
@@ -36,7 +37,7 @@ class ImportConfig(StageConfig):
     """Version of that model; None takes the content of the files."""
     terms: Terms | None = None
     """Whether a student may learn from them; None takes the suggestion for the teacher (docs/import.md)."""
-    layout: Literal["auto"] | LayoutName = "auto"
+    layout: Literal["auto", LayoutName] = "auto"
     """How the columns are laid out; auto finds out and shows the evidence."""
     map: dict[Meaning, str] = Field(default_factory=dict)
     """Columns by what they hold, as {prompt = "question", text = "response"}; dots reach inside, "" leaves one out."""
@@ -63,8 +64,9 @@ class ImportConfig(StageConfig):
             for key in ("dataset_config", "dataset_split", "dataset_revision"):
                 if key in self.model_fields_set:
                     raise ValueError(f"{key}: only a dataset has one, files do not")
-        if self.layout != "auto" and self.layout not in LAYOUTS:
-            raise ValueError(f"layout: there are {', '.join(LAYOUTS)}")
+        for key, name in (("source", self.source), ("teacher", self.teacher), ("licence", self.licence)):
+            if name is not None and not name.isprintable():
+                raise ValueError(f"{key}: expected a name on one line, got {shown(name)}")
         return self
 
     @property

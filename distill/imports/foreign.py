@@ -224,6 +224,8 @@ def _name(value: Any, column: str) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadRowError(f"{column}: expected a name or a number, got {shown(value)}")
+    if not str(value).isprintable():
+        raise BadRowError(f"{column}: expected a name on one line, got {shown(value)}")
     return str(value)
 
 

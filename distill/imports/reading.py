@@ -18,7 +18,7 @@ from distill.imports.config import ImportConfig
 from distill.jsonl import lines
 from distill.ledger import well_formed
 from distill.problems.benchmarks import data_file
-from distill.strict_json import parse_json
+from distill.strict_json import STRICT, parse_json
 
 KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 """Endings of files that are read, and looked for in folders."""
@@ -105,15 +105,16 @@ def _jsonl(path: Path) -> Iterator[Raw]:
 
 def _array(path: Path) -> Iterator[Raw]:
     """The members of an array, read piece by piece."""
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
     with path.open(encoding="utf-8-sig") as file:
         text, place, number = file.read(CHUNK).lstrip()[1:], 0, 0
         while True:
             place = _skipped(text, place)
             if text.startswith("]", place):
+                if (text[place + 1 :] + file.read(CHUNK)).strip():
+                    raise UserError(f"{path}: something stands behind the array, after item {number}")
                 return
             try:
-                row, place = decoder.raw_decode(text, place)
+                row, place = STRICT.raw_decode(text, place)
             except json.JSONDecodeError as error:  # perhaps it only goes on in the next piece
                 more = file.read(max(CHUNK, len(text)))
                 if not more:
@@ -196,7 +197,3 @@ def _raw(where: str, row: Any, *, halved: bool) -> Raw:
         return Raw(where, {}, f"expected an object, got {type(row).__name__}")
     mended = well_formed(row) if halved else row
     return Raw(where, mended, halved=mended != row)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")

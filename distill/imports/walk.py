@@ -54,10 +54,12 @@ class Walk:
         """
         self.config, self.files = config, files
         self.revision = config.teacher_revision or revision
-        sample = [raw.row for raw in islice(read_rows(config, files), SAMPLE) if not raw.why]
+        first = list(islice(read_rows(config, files), SAMPLE))
+        sample = [raw.row for raw in first if not raw.why]
         where = str(files[0]) if files else str(config.dataset)
         if not sample:
-            raise UserError(f"{where}: no row that can be read among the first {SAMPLE}")
+            why = f"; {first[0].where}: {first[0].why}" if first else ", it is empty"
+            raise UserError(f"{where}: no row that can be read among the first {SAMPLE}{why}")
         self.layout: Found = find_layout(sample, config.layout, config.map, where)
         columns = self.layout.columns
         if config.teacher is None and "teacher" not in columns:
