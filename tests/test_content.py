@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from distill.curate.content import ContentConfig, Finding, Text, content_filters
+from distill.curate.content import ContentConfig, Finding, Text, content_filters, identifiers
 from distill.curate.content.personal import FINDERS, KINDS
 from distill.curate.content.style import languages
 from distill.prompts import THINK, join_thought, split_thought
@@ -286,3 +287,11 @@ def test_of_real_mathematics_only_broken_texts_are_dropped(data_dir: Path) -> No
     for row in rows(data_dir / "r1_distill_math_traces.jsonl"):
         looked = text(join_thought(*row["response"].split("</think>", 1)), prompt=row["problem"], kind="answer")
         assert not findings(looked, ContentConfig())
+
+
+def test_every_name_of_a_national_number_begins_with_an_initial_looked_ahead_for() -> None:
+    begins = re.compile(f"[{identifiers.INITIALS}]")
+    for names in identifiers.NAMED.values():
+        for name in names.split("|"):
+            first = re.findall(r"\[(.)(.)\]|(.)", name)[0]
+            assert all(begins.match(mark) for mark in first if mark), name

@@ -95,6 +95,13 @@ def test_the_first_of_two_equal_texts_stays(world: World) -> None:
     assert (world.kept(), world.dropped()) == ([first, other], {same: "duplicate"})
 
 
+def test_of_equal_texts_the_correct_one_stays_wherever_it_stands(world: World) -> None:
+    world.problems[1] = world.problems[0].model_copy(update={"id": "p2"})
+    wrong, right = world.say("p1", "a", "wrong"), world.say("p2", "a")
+    world.curate(policies=("verified",))
+    assert (world.kept(), world.dropped()) == ([right], {wrong: "duplicate"})
+
+
 def test_answers_only_rows_are_compared_after_the_thought_is_gone(world: World) -> None:
     first, second = world.say(text="a"), world.say(text="b")
     world.curate(thought="drop")

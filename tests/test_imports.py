@@ -54,6 +54,7 @@ BAD: dict[str, tuple[object, str]] = {
     "no question": ({"response": "a"}, "no question in it"),
     "a finish nobody knows": ({**ROW, "finish_reason": "tool_calls"}, "finish: expected one of stop"),
     "a label nobody knows": ({**ROW, "is_correct": "maybe"}, "label: expected yes or no, got maybe"),
+    "a name of two lines": ({**ROW, "model": "a\nb"}, "teacher: expected a name on one line"),
     "an object for a gold": ({**ROW, "gold": {"a": 1}}, "gold: expected an answer"),
     "an id of another question": ({**ROW, "problem_id": 1, "question": "other"}, "an earlier row asks something else"),
 }
@@ -157,8 +158,11 @@ def test_a_json_array_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
         ("x.jsonl.gz", gzip.compress(b'{"question": "1", "response": "1"}\n' * 999)[:-9], "not a whole gzip file"),
         ("x.csv", b"a,b", "expected a file that ends in"),
         ("x.jsonl", b"\n\n", "no row that can be read"),
+        ("x.jsonl", b'{\n"question": "a"\n}', "x.jsonl:1: not JSON that can be read"),
+        ("x.json", b'[{"question": "a", "question": "b"}]', "key question twice"),
+        ("x.json", b'[{"question": "a"}]\n[{"question": "b"}]', "something stands behind the array"),
     ],
-    ids=["parquet", "gzip", "csv", "empty"],
+    ids=["parquet", "gzip", "csv", "empty", "JSON over lines", "a key twice in an array", "two arrays"],
 )
 def test_a_file_that_is_not_of_its_kind_is_one_line(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

@@ -250,6 +250,13 @@ def test_pass_rate_counts_samples_that_filters_dropped() -> None:
     assert reasons(rows, choice) == {"easy": "too-easy", "hard": "too-hard", "few": "few-samples"}
 
 
+def test_under_a_majority_label_the_pass_rate_is_that_of_its_votes() -> None:
+    rows = [row(f"t{n}", status="wrong", extracted=said, attempts=4) for n, said in enumerate("3334")]
+    band = {"policy": "pass-rate", "samples": 4}
+    assert len(pick(rows, "majority", {**band, "low": 0.75, "high": 0.75}).taken) == 3
+    assert not pick(rows, "majority", {**band, "low": 0.8}).taken
+
+
 def test_balanced_takes_every_problem_once_before_any_twice() -> None:
     rows = [row(f"p{problem}-{n}", problem) for problem in range(4) for n in range(5)]
     choice = pick(rows, {"policy": "balanced", "by": ["source"], "quota": 4})

@@ -139,3 +139,19 @@ def _toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return repr(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("content = {language = {least = 2}}", "content.language.least: Input should be less than or equal to 1, got 2"),
+        ('content = {langage = "off"}', "content.langage: unknown key"),
+        ('decontaminate = "exact"', "against: expected at least one step or file of held-out problems, or `benchmarks`"),
+    ],
+)
+def test_a_wrong_key_of_a_curate_table_is_one_line(table: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(f'[curate]\ntraces = "harvest"\nproblems = "problems"\n{table}\n')
+    with pytest.raises(UserError) as error:
+        load_recipe(path, REGISTRY)
+    assert str(error.value) == f"{path}: [curate] {complaint}"

@@ -200,11 +200,11 @@ class HeldOut:
                     continue
                 if open_ is not None and start < open_.end:
                     open_.end = max(open_.end, start + size)
-                    open_.against += against
+                    open_.against.update(dict.fromkeys(against))
                 else:
                     if open_ is not None:
                         yield open_
-                    open_ = _Stretch(start, start + size, list(against))
+                    open_ = _Stretch(start, start + size, dict.fromkeys(against))
         if open_ is not None:
             yield open_
 
@@ -219,7 +219,7 @@ class HeldOut:
                         continue
                     if _one_edit(prompt, said[start : start + size]):
                         end = start + size
-                        yield _Stretch(start, end, [against], near=True)
+                        yield _Stretch(start, end, {against: None}, near=True)
                         break
 
 
@@ -229,12 +229,13 @@ class _Stretch:
 
     start: int
     end: int
-    against: list[str]
+    against: dict[str, None]
+    """Their ids in the order of meeting, each once."""
     near: bool = False
 
     def shared(self, said: Sequence[str], near_drops: bool) -> Shared:
         how: How = "near" if self.near else "13-gram" if self.end - self.start >= WINDOW else "short prompt"
-        first, *also = dict.fromkeys(self.against)
+        first, *also = self.against
         span = " ".join(said[self.start : self.end])
         return Shared(how, span, first, near_drops or not self.near, tuple(also))
 

@@ -1,7 +1,8 @@
 """Steps: what curate does to the whole set at once, on light rows.
 
 Each step drops rows by writing into the history. Rows come in the order of problems, rounds
-and samples, so the first of several equal ones is the same whatever the ledgers' order.
+and samples, so the first of several equal ones is the same whatever the ledgers' order; but
+what was judged correct comes before what was not, lest a policy drop both.
 """
 
 from collections import Counter
@@ -43,10 +44,10 @@ def thin(
     """Drop what filters and steps over the whole set object to, in the order of steps."""
     rows = reading.rows
     history.drops.update(reading.early)
-    _distinct(history.alive(rows), history)
+    _distinct(_correct_first(history.alive(rows)), history)
     for name, near in ((NEAR_PROMPTS, config.near_prompts), (NEAR_SOLUTIONS, config.near_solutions)):
         if near != "off":
-            _near(name, history.alive(rows), near, history, texts, scratch, workers, progress)
+            _near(name, _correct_first(history.alive(rows)), near, history, texts, scratch, workers, progress)
     for row in history.alive(rows):
         if row.trace_id in clean.flagged:
             history.flag(row, clean.name, clean.flagged[row.trace_id])
@@ -54,6 +55,10 @@ def thin(
             history.drops[row.trace_id] = reading.late[row.trace_id]
     if config.max_per_problem is not None:
         _at_most(history.alive(rows), config.max_per_problem, history)
+
+
+def _correct_first(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row.status != "correct")
 
 
 def _distinct(rows: Sequence[Row], history: History) -> None:
@@ -77,7 +82,7 @@ def _near(
 ) -> None:
     """Prompts: every trace of a problem that repeats an earlier one. Solutions: within their problem."""
     if step == NEAR_PROMPTS:
-        numbers = sorted({row.problem for row in rows})
+        numbers = list(dict.fromkeys(row.problem for row in rows))
         said, groups = (texts.questions[number].prompt for number in numbers), None
         names = [texts.questions.ids[number] for number in numbers]
     else:

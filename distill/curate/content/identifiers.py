@@ -55,8 +55,14 @@ NAMED: dict[str, str] = {
 
 MADE_UP = ("123-45-6789", "078-05-1120", "219-09-9999")
 """What people write when they mean any SSN; the other two were printed on sample cards."""
-STANDING = re.compile("|".join(rf"(?<![\w.-])(?:{pattern})(?![\w-])" for pattern in ALONE.values()))
-NAMES = re.compile("|".join(rf"(?<![^\W_])(?P<n{place}>{names})" for place, names in enumerate(NAMED.values())))
+INITIALS = "A-DFHIKNOPRSTUabfhkprst身주"
+"""What names begin with. A look ahead at one character changes no match and takes an eighth of the time."""
+STANDING = re.compile(rf"(?=[A-Z\d])(?<![\w.-])(?:{'|'.join(ALONE.values())})(?![\w-])")
+NAMES = re.compile(
+    rf"(?=[{INITIALS}])(?<![^\W_])(?:"
+    + "|".join(rf"(?P<n{place}>{names})" for place, names in enumerate(NAMED.values()))
+    + ")"
+)
 NUMBER = re.compile(r"(?<![\w.-])[\dXYZ][\d ./-]{5,20}[\dA-Za-z](?![^\W_])")
 
 

@@ -142,13 +142,19 @@ def majority(
 def pass_rate(
     rows: Sequence[Row], left: Sequence[int], policy: PassRate, given: Given, relabeled: Relabeled
 ) -> Refusals:
-    """Problems by the share of correct traces among all that were judged; open problems have none and pass."""
+    """Problems by the share of correct traces among all that were judged; open problems have none and pass.
+
+    Under a majority label the votes for it are the correct ones.
+    """
     refused = {}
     for index in left:
         row = rows[index]
-        if row.kind == "open":
+        vote = relabeled.get(row.problem)
+        if row.kind == "open" and vote is None:
             continue
         n, right = row.attempts, row.correct
+        if vote is not None:  # none was correct under the old label
+            n, right = max(n, vote.voters), vote.votes
         said = f"{right} of {n} samples of its problem are correct"
         if n < policy.samples:
             refused[index] = Finding("few-samples", n, policy.samples, said)
