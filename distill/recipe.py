@@ -300,7 +300,7 @@ def _complaints(path: Path, name: str, stage: Stage, error: ValidationError) -> 
     complaints = error.errors(include_url=False)
     tables = {found["loc"][: place + 1] for found in complaints for place in range(len(found["loc"]) - 2)}
     for found in complaints:
-        if str(found["loc"][-1:]).startswith("(\"literal[") and any(found["loc"][:-1] == table for table in tables):
+        if str(found["loc"][-1:]).startswith('("literal[') and any(found["loc"][:-1] == table for table in tables):
             continue  # `"off"` instead of a table that was given and complains for itself
         key = ".".join(str(part) for part in found["loc"] if not str(part).endswith("Config"))
         if found["type"] == "extra_forbidden":

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from cli.stages import REGISTRY
-from distill.curate import CurateConfig, steps
+from distill.curate import CurateConfig, looking, steps
 from distill.errors import UserError
 from distill.progress import Progress
 from distill.recipe import load_recipe, run_step
@@ -42,16 +42,20 @@ def test_a_trace_that_repeats_one_of_its_own_problem_is_dropped_and_one_of_anoth
     assert (world.kept(), world.dropped()) == ([first, elsewhere], {again: "near-solution"})
 
 
-def test_near_duplicates_do_not_depend_on_workers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_depends_on_workers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from distill.curate import Inputs, curate
 
     for number in range(12):
-        world.say(f"p{number % 3 + 1}", f"{SAID} {'and so on' if number % 2 else 'and'}")
-    world.curate(near_solutions={})
+        mail = " or asks jane.miller@mail.org" * (number % 5 == 4)
+        world.say(f"p{number % 3 + 1}", f"{SAID} {'and so on' if number % 2 else 'and'}{mail}")
+    world.curate(near_solutions={}, content={})
+    assert set(world.dropped().values()) == {"duplicate", "near-solution", "personal-email"}
     monkeypatch.setattr(steps, "ALONE", 1)
+    monkeypatch.setattr(looking, "ALONE", 0)
+    monkeypatch.setattr(looking, "BATCH_TEXTS", 2)
     out = world.folder / "two"
     out.mkdir()
-    named = {"traces": "harvest", "problems": "problems", "against": "problems", "content": "off"}
+    named = {"traces": "harvest", "problems": "problems", "against": "problems"}
     config = CurateConfig.model_validate({**named, "near_solutions": {}})
     inputs = Inputs([world.folder / "harvest"], [world.folder / "problems"], [world.folder / "problems"])
     curate(inputs, out, config, seed=0, progress=Progress("quiet"), workers=2)
@@ -144,9 +148,15 @@ def _toml(value: object) -> str:
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        ("content = {language = {least = 2}}", "content.language.least: Input should be less than or equal to 1, got 2"),
+        (
+            "content = {language = {least = 2}}",
+            "content.language.least: Input should be less than or equal to 1, got 2",
+        ),
         ('content = {langage = "off"}', "content.langage: unknown key"),
-        ('decontaminate = "exact"', "against: expected at least one step or file of held-out problems, or `benchmarks`"),
+        (
+            'decontaminate = "exact"',
+            "against: expected at least one step or file of held-out problems, or `benchmarks`",
+        ),
     ],
 )
 def test_a_wrong_key_of_a_curate_table_is_one_line(table: str, complaint: str, tmp_path: Path) -> None:

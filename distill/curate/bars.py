@@ -27,9 +27,9 @@ def bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
     ]
     for number, (label, count) in enumerate(shown, 1):
         top = ROW * number
-        length = round(BAR * count / longest, 1)
+        length, name = round(BAR * count / longest, 1), escape(_printable(label)[:32])
         lines += [
-            f'<text x="{LABEL - 8}" y="{top + 17}" fill="#888" text-anchor="end">{escape(_printable(label)[:32])}</text>',
+            f'<text x="{LABEL - 8}" y="{top + 17}" fill="#888" text-anchor="end">{name}</text>',
             f'<rect x="{LABEL}" y="{top + 5}" width="{length}" height="{ROW - 6}" fill="#4c8bc9"/>',
             f'<text x="{LABEL + length + 6}" y="{top + 17}" fill="#888">{count:,}</text>',
         ]

@@ -15,12 +15,11 @@ renamed variables. One machine: beyond some ten million texts, take datatrove.
 """
 
 import itertools
-import multiprocessing
 import tempfile
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from distill.curate.processes import spawned
 from distill.curate.sketch import BANDS, SAMPLE, Numbers, Sketches, sketch
 from distill.progress import Progress
 
@@ -101,8 +101,7 @@ def _sketched(batches: Iterable[tuple[list[str], list[str]]], config: NearConfig
         yield from (sketch(said, of, config.numbers, config.shortest) for said, of in batches)
         return
     waiting: deque[Future[Sketches]] = deque()
-    # Spawned: a fork would copy the locks of whatever threads the caller runs.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with spawned(workers) as pool:
         for said, of in batches:
             waiting.append(pool.submit(sketch, said, of, config.numbers, config.shortest))
             if len(waiting) > 2 * workers:

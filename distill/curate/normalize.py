@@ -1,7 +1,8 @@
 r"""Normalize: when two texts count as the same, what a word is, and what a figure is.
 
 Words are runs of letters and digits in lower case, so spacing, punctuation and TeX marks
-do not hide a copied problem; nor do wide letters, invisible characters and HTML entities. For duplicates a text is read more closely (`tokens`): the
+do not hide a copied problem; nor do wide letters, invisible characters and HTML entities.
+For duplicates a text is read more closely (`tokens`): the
 notations of one formula become one (`\dfrac12`, `\frac{1}{2}` and `1/2`; `\leq`, `<=` and
 `≤`; `1{,}000` and `1,000`), comments of fenced code go, and what decides the answer, the
 figures, is told from the words around it. Does not stem, translate, transliterate or rename

@@ -3,12 +3,13 @@
 The text of a trace is in memory while its filters look at it and no longer. Filters stop at
 the first objection. Those that stand behind the steps over the whole set in the order of
 steps look here too, while the text is in hand; what they say waits until those steps are done.
+Content filters take the most time and look at many texts at once (`looking`).
 Rows come out in the order of problems, rounds and samples, whatever the order in the ledgers.
 """
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from operator import attrgetter
@@ -19,6 +20,7 @@ from pydantic import ConfigDict
 
 from distill.curate.content.finding import Finding, Text
 from distill.curate.filters import Filter, Seen
+from distill.curate.looking import Said
 from distill.curate.normalize import squeezed
 from distill.curate.policies.majority import voiced
 from distill.curate.policies.sketch import sketch
@@ -28,7 +30,7 @@ from distill.curate.sources import Sources
 from distill.errors import UserError
 from distill.harvest import TRACES, VERDICTS
 from distill.ledger import read_ledger, read_placed
-from distill.progress import Progress
+from distill.progress import Progress, Task
 from distill.prompts import THINK, join_thought
 from distill.records import Finish, Params, Record, SamplerId, Status
 
@@ -96,12 +98,15 @@ class Reader:
         thought: Literal["keep", "drop"],
         *,
         early: Sequence[Filter],
+        content: Callable[[Iterable[tuple[Seen, Text]]], Iterator[tuple[Seen, Said]]] | None,
         late: Sequence[Filter],
         measures: Sequence[dict[str, Measured]] = (),
         sketched: bool = False,
         voiced: bool = False,
     ) -> None:
         self.questions, self.thought, self.early, self.late, self.measures = questions, thought, early, late, measures
+        self.content = content
+        """What content filters say of texts, in their order; None when there are none."""
         self.sketched, self.voiced = sketched, voiced
         """Whether rows get a sketch of their text, and a vote where no gold answer told the judge where to look."""
         self._reading = Reading(Sources())
@@ -114,13 +119,12 @@ class Reader:
         Raises UserError when a trace answers none of the problems.
         """
         with progress.task("curate: reading", unit="traces") as task:
-            for ledger, folder in enumerate(folders):
-                rulings = _rulings(folder)
-                for shard, offset, spoken in read_placed(folder / TRACES, Spoken):
-                    if spoken.id not in self._seen:
-                        self._seen.add(spoken.id)
-                        self._take(spoken, rulings.pop(spoken.id, NO_RULING), (ledger, shard, offset))
-                    task.advance()
+            passed = ((seen, seen.text) for seen in self._taken(folders, task) if not self._drops(seen))
+            for seen, said in self.content(passed) if self.content else ((seen, None) for seen, _ in passed):
+                if said is not None:
+                    self._reading.early[seen.row.trace_id] = said
+                elif (said := _first(self.late, seen)) is not None:
+                    self._reading.late[seen.row.trace_id] = said
         if self._strangers:
             where = ", ".join(str(path) for path in self.questions.paths)
             raise UserError(
@@ -133,13 +137,31 @@ class Reader:
         _count_attempts(rows, len(self.questions))
         return self._reading
 
-    def _take(self, spoken: Spoken, ruled: Ruled, place: tuple[int, int, int]) -> None:
+    def _taken(self, folders: Sequence[Path], task: Task) -> Iterator[Seen]:
+        for ledger, folder in enumerate(folders):
+            rulings = _rulings(folder)
+            for shard, offset, spoken in read_placed(folder / TRACES, Spoken):
+                if spoken.id not in self._seen:
+                    self._seen.add(spoken.id)
+                    seen = self._take(spoken, rulings.pop(spoken.id, NO_RULING), (ledger, shard, offset))
+                    if seen is not None:
+                        yield seen
+                task.advance()
+
+    def _drops(self, seen: Seen) -> bool:
+        """Whether one of the filters in front objects."""
+        said = _first(self.early, seen)
+        if said is not None:
+            self._reading.early[seen.row.trace_id] = said
+        return said is not None
+
+    def _take(self, spoken: Spoken, ruled: Ruled, place: tuple[int, int, int]) -> Seen | None:
         status, extracted, isolation, why = ruled
         self._reading.sources.count(spoken.sampler, spoken.params, status)
         number = self.questions.find(spoken.problem_id)
         if number is None:
             self._strangers.append(spoken.problem_id)
-            return
+            return None
         problem, whole = self.questions[number], spoken.say(self.thought)
         row = Row(
             trace_id=spoken.id,
@@ -167,15 +189,13 @@ class Reader:
             measures=tuple(found.pop(spoken.id, None) for found in self.measures),
         )
         self._reading.rows.append(row)
-        self._look(Seen(row, Text(problem, spoken.reasoning, spoken.answer, whole, spoken.id), why))
+        return Seen(row, Text(problem, spoken.reasoning, spoken.answer, whole, spoken.id), why)
 
-    def _look(self, seen: Seen) -> None:
-        for said, filters in ((self._reading.early, self.early), (self._reading.late, self.late)):
-            for filter_ in filters:
-                finding = filter_.look(seen)
-                if finding is not None:
-                    said[seen.row.trace_id] = filter_.name, finding
-                    return
+
+def _first(filters: Sequence[Filter], seen: Seen) -> Said:
+    """The first objection, and whose it is."""
+    objections = ((filter_.name, filter_.look(seen)) for filter_ in filters)
+    return next(((name, finding) for name, finding in objections if finding is not None), None)
 
 
 def as_asked(rows: list[Row]) -> None:

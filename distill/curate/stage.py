@@ -8,21 +8,23 @@ Does not judge correctness (the judge has done so) and does not tokenize for tra
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from distill.curate.card import MATCHES, Told, write_card
 from distill.curate.config import CurateConfig
 from distill.curate.content import content_filters
-from distill.curate.content.finding import Filter as ContentFilter
+from distill.curate.content.finding import Text
 from distill.curate.curriculum import ordered
 from distill.curate.decontaminate import UNCHECKED, HeldOut, Match
 from distill.curate.divergence import divergences
-from distill.curate.filters import Clean, Filter, likely_enough, short_enough, trainable, verified
+from distill.curate.filters import Clean, Filter, Seen, likely_enough, short_enough, trainable, verified
 from distill.curate.held_out import Exams
 from distill.curate.history import HISTORY, Count, History, by_count
+from distill.curate.looking import Said, looked
 from distill.curate.measure import light_measures, read_measures
 from distill.curate.policies import Choice, Given, apply, names, read_scores, relabels, sketched
 from distill.curate.policies.config import Divergence
@@ -68,16 +70,18 @@ def curate(
     """Write examples, every trace's history, the contamination matches and a card into `out`.
 
     `chat` renders with the tokenizer the config names; nothing depends on `workers`, the processes that
-    look for near duplicates. Raises UserError when nothing is kept, or a source's terms do not allow it.
+    look at content and for near duplicates. Raises UserError when nothing is kept, or a source's terms do not allow it.
     """
     if (chat is None) != (config.tokenizer is None):
         raise UserError("curate: a chat is needed exactly when the config names a tokenizer")
     sources = gate(inputs.traces, config.terms, config.accept_terms)
     held_out, counted = _held_out(inputs, config)
     clean = Clean(held_out)
-    early, late = _filters(inputs, config, clean, chat)
+    early, late = _filters(config, clean, chat)
     last = [*(() if config.max_per_problem is None else ("at-most",)), *names(config.policies)]
-    history = History([*(step.name for step in early), *repeats(config), *(step.name for step in late), *last])
+    looks = () if config.content == "off" else content_filters(config.content)
+    before = [step.name for step in (*early, *looks)]
+    history = History([*before, *repeats(config), *(step.name for step in late), *last])
     if config.max_tokens is not None:
         history.measured["short-enough"] = "tokens", config.max_tokens
     if config.max_perplexity is not None:
@@ -90,6 +94,7 @@ def curate(
             questions,
             config.thought,
             early=early,
+            content=_content(inputs, config, workers),
             late=late,
             measures=[light_measures(folder) for folder in inputs.measures],
             sketched=sketched(config.policies),
@@ -142,16 +147,11 @@ def _held_out(inputs: Inputs, config: CurateConfig) -> tuple[HeldOut, dict[str, 
     return held_out, dict(sorted(counted.items()))
 
 
-def _filters(
-    inputs: Inputs, config: CurateConfig, clean: Clean, chat: Chat | None
-) -> tuple[list[Filter], list[Filter]]:
-    """Filters of single texts in front of the steps over the whole set, and behind them."""
+def _filters(config: CurateConfig, clean: Clean, chat: Chat | None) -> tuple[list[Filter], list[Filter]]:
+    """Filters of single texts in front of those of content, and behind the steps over the whole set."""
     early = [Filter("trainable", trainable)]
     if config.keep == "verified" and not config.policies:
         early.append(Filter("verified", verified(in_process=config.in_process == "keep")))
-    if config.content != "off":
-        harm = read_scores(inputs.harm_scores) if inputs.harm_scores is not None else None
-        early += [_of_text(filter_) for filter_ in content_filters(config.content, harm)]
     late = [] if config.decontaminate == "none" else [Filter(clean.name, clean.look)]
     if chat is not None and config.max_tokens is not None:
         late.append(Filter("short-enough", short_enough(chat, config.instruction, config.max_tokens)))
@@ -160,8 +160,13 @@ def _filters(
     return early, late
 
 
-def _of_text(filter_: ContentFilter) -> Filter:
-    return Filter(filter_.name, lambda seen: filter_.look(seen.text))
+def _content(
+    inputs: Inputs, config: CurateConfig, workers: int
+) -> Callable[[Iterable[tuple[Seen, Text]]], Iterator[tuple[Seen, Said]]] | None:
+    if config.content == "off":
+        return None
+    scores = read_scores(inputs.harm_scores) if inputs.harm_scores is not None else {}
+    return partial(looked, config=config.content, scores=scores, workers=workers)
 
 
 def _mark(
