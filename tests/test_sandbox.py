@@ -64,7 +64,6 @@ def test_no_attack_gets_through_and_nothing_of_it_is_left(user, namespaced):
     with arena() as place:
         crew = Crew(place.kind(namespaced=namespaced, user=user))
         found = {attack.name: said for attack in place.attacks() if (said := trouble(attack, crew))}
-        (server,) = crew.idle
         idle = 3 if "no namespaces" not in crew.layers else 2
         assert (found, crew.started, place.leftovers()) == ({}, 1, [])
         processes = place.processes()
