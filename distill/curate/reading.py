@@ -26,7 +26,7 @@ from distill.curate.questions import Questions
 from distill.curate.row import UNJUDGED, Measured, Row
 from distill.curate.sources import Sources
 from distill.errors import UserError
-from distill.harvest import TRACES, VERDICTS
+from distill.harvest.draw import TRACES, VERDICTS
 from distill.ledger import read_ledger, read_placed
 from distill.progress import Progress
 from distill.prompts import THINK, join_thought

@@ -1,111 +1,26 @@
-"""Harvest: ask a sampler for n traces a problem and have each one judged.
+"""Draw: one round of sampling under ids that are known before it begins, each sample judged.
 
-Every trace and verdict goes into a ledger the moment it exists, under an id that is known
-before the sample is drawn, so an interrupted harvest asks only for what is missing
-(rejection sampling as in DeepSeek-R1, section 2.3.3, made restartable). Benchmarks are
-sampled through the same function.
-Does not choose which traces to keep: that is curate's work.
+Every trace and verdict goes into a ledger the moment it exists, so that an interrupted
+round asks only for what is missing (rejection sampling as in DeepSeek-R1, section 2.3.3,
+made restartable). Benchmarks are sampled through the same function.
+Does not decide who gets how many samples: the caller does.
 """
 
 import hashlib
-import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import Protocol
 
-from pydantic import Field, model_validator
-
-from distill.errors import UserError
 from distill.ledger import Ledger, read_ledger, trace_id
 from distill.progress import Progress, Task
 from distill.prompts import to_trace
-from distill.records import Completion, Params, Problem, Status, Trace, Verdict
-from distill.runs import Report
-from distill.sampling.endpoint import EndpointConfig
+from distill.records import Completion, Params, Problem, Trace, Verdict
 from distill.sampling.protocols import Request, Sampler
-from distill.sampling.replay import ReplayConfig
-from distill.sampling.table import ENGINE_KEYS, EngineConfig
-from distill.selection import Ask, Instruction, Selection, asking, read_problems, select
+from distill.selection import Ask, asking
 
 TRACES, VERDICTS = "traces", "verdicts"
-
-NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
-"""The one field each kind of sampler cannot do without."""
-ENGINE_ONLY = (*ENGINE_KEYS, "repetition_penalty", "top_logprobs")
-"""Servers have no common word for these."""
-ENGINE_OR_ENDPOINT = ("top_k", "min_p")
-
-
-class HarvestConfig(EngineConfig):
-    """Who is asked, what, how often and how."""
-
-    inputs: ClassVar[tuple[str, ...]] = ("problems", "model")
-    problems: str
-    """Step or file with the problems."""
-    model: str | None = None
-    """Checkpoint of the sampler `engine`."""
-    sampler: Literal["engine", "oracle", "endpoint", "replay"] = "engine"
-    """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
-    error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Share of wrong traces the oracle writes on purpose."""
-    terse_rate: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the oracle's traces that jump to the answer with an empty thought."""
-    repeat_rate: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the steps of the oracle's thoughts that are said twice, so that right traces of a problem differ."""
-    endpoint: EndpointConfig | None = None
-    """Server of the sampler `endpoint`."""
-    replay: ReplayConfig | None = None
-    """Recording of the sampler `replay`."""
-    select: Selection = Selection()
-    """Which problems are asked."""
-    instruction: Instruction = "none"
-    """What the user turn says after the problem; step-by-step asks for a boxed answer."""
-    samples: int = Field(default=1, gt=0)
-    """Traces a problem."""
-    temperature: float = Field(default=1.0, ge=0.0)
-    """0 is greedy, 1 the sampler's own distribution."""
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Sample from the likeliest tokens that hold this share of the probability."""
-    top_k: int = Field(default=0, ge=0)
-    """Sample from so many likeliest tokens; 0 from all."""
-    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Sample from tokens at least this share as likely as the likeliest."""
-    repetition_penalty: float | None = Field(default=None, gt=0.0)
-    """Above 1 makes tokens of prompt and completion less likely to come again; `engine` only."""
-    top_logprobs: int | None = Field(default=None, gt=0)
-    """Keep so many likeliest tokens with their log-probabilities at each place; `engine` only."""
-    max_tokens: int = Field(gt=0)
-    """Longest completion, in the sampler's tokens."""
-    seed: int = Field(default=0, ge=0)
-    """Added to the recipe's seed, to draw other samples of the same problems."""
-    defer_verdicts: bool = False
-    """Only sample; the verdicts are drawn later from the stored traces."""
-
-    @model_validator(mode="after")
-    def _fields_fit_the_sampler(self) -> "HarvestConfig":
-        for key, sampler in NEEDS.items():
-            if self.sampler == sampler and getattr(self, key) is None:
-                raise ValueError(f"{key}: missing, sampler {sampler!r} needs it")
-            if self.sampler != sampler and getattr(self, key) is not None:
-                raise ValueError(f"{key}: only sampler {sampler!r} has a use for it, got sampler {self.sampler!r}")
-        for keys, samplers in ((ENGINE_ONLY, ("engine",)), (ENGINE_OR_ENDPOINT, ("engine", "endpoint"))):
-            for key in keys:
-                if key in self.model_fields_set and self.sampler not in samplers:
-                    raise ValueError(
-                        f"{key}: sampler {self.sampler!r} has no use for it, only {' and '.join(samplers)}"
-                    )
-        for key in ("terse_rate", "repeat_rate"):
-            if getattr(self, key) and self.sampler != "oracle":
-                raise ValueError(f"{key}: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
-        return self
-
-    @property
-    def params(self) -> Params:
-        """How the sampler is asked to speak."""
-        keys = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "top_logprobs")
-        return Params(**{key: getattr(self, key) for key in keys})
 
 
 class Judge(Protocol):
@@ -128,38 +43,6 @@ class Judged:
     """None only when verdicts are deferred."""
     resumed: bool
     """True when the trace was already stored."""
-
-
-def harvest(
-    problems: Path,
-    out: Path,
-    config: HarvestConfig,
-    *,
-    sampler: Sampler,
-    judge: Judge | None,
-    seed: int,
-    progress: Progress,
-    chat_fingerprint: str = "",
-) -> Report:
-    """Sample and judge the selected problems into `out`; what is stored there already is kept.
-
-    `judge` is None when the config defers verdicts. `chat_fingerprint` names the chat
-    template the sampler renders with.
-    """
-    chosen = select(read_problems(problems), config.select, problems)
-    rows = sample_and_judge(
-        chosen,
-        out,
-        config.params,
-        config.samples,
-        sampler=sampler,
-        judge=None if config.defer_verdicts else judge,
-        seed=seed + config.seed,
-        progress=progress,
-        template=chat_fingerprint,
-        ask=asking(config.instruction),
-    )
-    return _report(rows, len(chosen), config, sampler)
 
 
 def sample_and_judge(
@@ -310,54 +193,6 @@ def judged(
         share = f"yield {seen['correct'] / seen.total():.0%}"
         task.advance(tokens=0 if resumed else trace.completion_tokens, facts=share)
         yield Judged(problem, trace, verdict, resumed)
-
-
-def _report(rows: Iterable[Judged], problems: int, config: HarvestConfig, sampler: Sampler) -> Report:
-    """Count what was harvested: verdicts, tokens, and the yield of every family and level."""
-    begun = time.monotonic()
-    statuses: Counter[str] = Counter()
-    groups: dict[tuple[str, int | None], Counter[str]] = {}
-    resumed = tokens = 0
-    for row in rows:
-        status = row.verdict.status if row.verdict else "unjudged"
-        statuses[status] += 1
-        groups.setdefault((row.problem.source, row.problem.level), Counter())[status] += 1
-        resumed += row.resumed
-        tokens += 0 if row.resumed else row.trace.completion_tokens
-    seconds = time.monotonic() - begun
-    total, expected = statuses.total(), problems * config.samples
-    if not total:
-        raise UserError(f"harvest: {sampler.identity.name} completed none of {expected} samples")
-    rate = tokens / max(seconds, 1e-9)
-    lines = [f"{total:,} traces of {problems:,} problems ({resumed:,} kept from before), {rate:,.0f} tokens/s"]
-    if total < expected:
-        lines.append(f"{expected - total:,} of {expected:,} samples did not arrive")
-    lines.append(
-        "  ".join(f"{status} {statuses[status]:,}" for status in (*get_args(Status), "unjudged") if statuses[status])
-    )
-    table = {}
-    for (family, level), group in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or 0)):
-        name = family if level is None else f"{family}/level-{level}"
-        table[name] = {"n": group.total(), "correct": group["correct"]}
-        lines.append(f"{name:<32} n {group.total():>8,}  correct {group['correct'] / group.total():>6.1%}")
-    return Report(
-        counts={
-            "problems": problems,
-            "traces": total,
-            "resumed": resumed,
-            "missing": expected - total,
-            "tokens_per_second": round(rate, 1),
-            **statuses,
-        },
-        tokens=tokens,
-        lines=tuple(lines),
-        marks={
-            "sampler": sampler.identity.model_dump(),
-            "params": config.params.model_dump(),
-            "samples": config.samples,
-            "yield": table,
-        },
-    )
 
 
 def report_cut(progress: Progress, *ledgers: Ledger) -> None:

@@ -1,0 +1,87 @@
+"""The table of a harvest: who is asked, what, how often and how."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from distill.records import Params
+from distill.sampling.endpoint import EndpointConfig
+from distill.sampling.replay import ReplayConfig
+from distill.sampling.table import ENGINE_KEYS, EngineConfig
+from distill.selection import Instruction, Selection
+
+NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "replay": "replay"}
+"""The one field each kind of sampler cannot do without."""
+ENGINE_ONLY = (*ENGINE_KEYS, "repetition_penalty", "top_logprobs")
+"""Servers have no common word for these."""
+ENGINE_OR_ENDPOINT = ("top_k", "min_p")
+
+
+class HarvestConfig(EngineConfig):
+    """Who is asked, what, how often and how."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("problems", "model")
+    problems: str
+    """Step or file with the problems."""
+    model: str | None = None
+    """Checkpoint of the sampler `engine`."""
+    sampler: Literal["engine", "oracle", "endpoint", "replay"] = "engine"
+    """engine: our own over `model`; oracle: a family's known solution; endpoint: a server; replay: a recording."""
+    error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of wrong traces the oracle writes on purpose."""
+    terse_rate: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the oracle's traces that jump to the answer with an empty thought."""
+    repeat_rate: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the steps of the oracle's thoughts that are said twice, so that right traces of a problem differ."""
+    endpoint: EndpointConfig | None = None
+    """Server of the sampler `endpoint`."""
+    replay: ReplayConfig | None = None
+    """Recording of the sampler `replay`."""
+    select: Selection = Selection()
+    """Which problems are asked."""
+    instruction: Instruction = "none"
+    """What the user turn says after the problem; step-by-step asks for a boxed answer."""
+    samples: int = Field(default=1, gt=0)
+    """Traces a problem."""
+    temperature: float = Field(default=1.0, ge=0.0)
+    """0 is greedy, 1 the sampler's own distribution."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Sample from the likeliest tokens that hold this share of the probability."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from so many likeliest tokens; 0 from all."""
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Sample from tokens at least this share as likely as the likeliest."""
+    repetition_penalty: float | None = Field(default=None, gt=0.0)
+    """Above 1 makes tokens of prompt and completion less likely to come again; `engine` only."""
+    top_logprobs: int | None = Field(default=None, gt=0)
+    """Keep so many likeliest tokens with their log-probabilities at each place; `engine` only."""
+    max_tokens: int = Field(gt=0)
+    """Longest completion, in the sampler's tokens."""
+    seed: int = Field(default=0, ge=0)
+    """Added to the recipe's seed, to draw other samples of the same problems."""
+    defer_verdicts: bool = False
+    """Only sample; the verdicts are drawn later from the stored traces."""
+
+    @model_validator(mode="after")
+    def _fields_fit_the_sampler(self) -> "HarvestConfig":
+        for key, sampler in NEEDS.items():
+            if self.sampler == sampler and getattr(self, key) is None:
+                raise ValueError(f"{key}: missing, sampler {sampler!r} needs it")
+            if self.sampler != sampler and getattr(self, key) is not None:
+                raise ValueError(f"{key}: only sampler {sampler!r} has a use for it, got sampler {self.sampler!r}")
+        for keys, samplers in ((ENGINE_ONLY, ("engine",)), (ENGINE_OR_ENDPOINT, ("engine", "endpoint"))):
+            for key in keys:
+                if key in self.model_fields_set and self.sampler not in samplers:
+                    raise ValueError(
+                        f"{key}: sampler {self.sampler!r} has no use for it, only {' and '.join(samplers)}"
+                    )
+        for key in ("terse_rate", "repeat_rate"):
+            if getattr(self, key) and self.sampler != "oracle":
+                raise ValueError(f"{key}: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
+        return self
+
+    @property
+    def params(self) -> Params:
+        """How the sampler is asked to speak."""
+        keys = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "top_logprobs")
+        return Params(**{key: getattr(self, key) for key in keys})
