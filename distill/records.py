@@ -140,6 +140,8 @@ class Trace(Record):
     sample_index: int
     parent: str | None = None
     """The trace this one continues or corrects."""
+    examples: tuple[str, ...] | None = None
+    """Traces shown before the problem as worked examples."""
     reasoning: str | None
     """The thought without its tags; None when the completion has no complete think block."""
     answer: str | None

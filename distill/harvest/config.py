@@ -4,6 +4,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from distill.harvest.forcing import ForcingConfig
+from distill.harvest.memory import MemoryConfig
+from distill.harvest.rounds import RoundsConfig
+from distill.harvest.standing import MajorityConfig
+from distill.harvest.verify import VerifyConfig
 from distill.records import Params
 from distill.sampling.endpoint import EndpointConfig
 from distill.sampling.replay import ReplayConfig
@@ -15,6 +20,20 @@ NEEDS = {"model": "engine", "error_rate": "oracle", "endpoint": "endpoint", "rep
 ENGINE_ONLY = (*ENGINE_KEYS, "repetition_penalty", "top_logprobs")
 """Servers have no common word for these."""
 ENGINE_OR_ENDPOINT = ("top_k", "min_p")
+TABLES = ("rounds", "majority", "memory", "forcing", "verify")
+"""Each of them makes a harvest go in rounds."""
+READ_BY = {
+    "memory": ("engine", "endpoint"),
+    "forcing": ("engine", "endpoint"),
+    "verify": ("engine", "endpoint", "oracle"),
+}
+"""Samplers that read what a table has them shown. The oracle answers a check as it answers any problem: afresh."""
+TURN = 16
+"""Tokens a chat template may put around a turn."""
+
+
+def _unused(value: object) -> bool:
+    return value is None
 
 
 class HarvestConfig(EngineConfig):
@@ -62,6 +81,17 @@ class HarvestConfig(EngineConfig):
     defer_verdicts: bool = False
     """Only sample; the verdicts are drawn later from the stored traces."""
 
+    rounds: RoundsConfig | None = Field(default=None, exclude_if=_unused)
+    """Adaptive rounds, instead of `samples` for every problem."""
+    majority: MajorityConfig | None = Field(default=None, exclude_if=_unused)
+    """Labels for problems without gold, by vote."""
+    memory: MemoryConfig | None = Field(default=None, exclude_if=_unused)
+    """Worked examples for hard problems."""
+    forcing: ForcingConfig | None = Field(default=None, exclude_if=_unused)
+    """Truncated thoughts are continued."""
+    verify: VerifyConfig | None = Field(default=None, exclude_if=_unused)
+    """Answers are checked by who gave them."""
+
     @model_validator(mode="after")
     def _fields_fit_the_sampler(self) -> "HarvestConfig":
         for key, sampler in NEEDS.items():
@@ -79,6 +109,54 @@ class HarvestConfig(EngineConfig):
             if getattr(self, key) and self.sampler != "oracle":
                 raise ValueError(f"{key}: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
         return self
+
+    @model_validator(mode="after")
+    def _rounds_make_sense(self) -> "HarvestConfig":
+        for key, samplers in READ_BY.items():
+            if getattr(self, key) is not None and self.sampler not in samplers:
+                known = ", ".join(samplers)
+                raise ValueError(f"{key}: sampler {self.sampler!r} does not read what it is shown; expected {known}")
+        if self.in_rounds and self.defer_verdicts:
+            raise ValueError("defer_verdicts: rounds are decided from verdicts; leave it out")
+        if self.rounds is None:
+            if self.memory is not None:
+                raise ValueError("memory: needs rounds.samples of two rounds or more, to find what it shows")
+            return self
+        if "samples" in self.model_fields_set:
+            raise ValueError("samples: rounds.samples says how many; give one of the two")
+        if self.memory is not None and len(self.rounds.samples) < 2:
+            raise ValueError("memory: needs rounds.samples of two rounds or more, to find what it shows")
+        wanted, got = len(self.rounds.samples), len(self.rounds.temperatures)
+        if got not in (0, wanted):
+            raise ValueError(f"rounds.temperatures: expected one a round ({wanted}), got {got}")
+        if self.rounds.budget_tokens is not None and self.rounds.budget_tokens < self.max_tokens:
+            raise ValueError(
+                f"rounds.budget_tokens: expected room for one sample (max_tokens {self.max_tokens}) or more, "
+                f"got {self.rounds.budget_tokens}"
+            )
+        return self
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether samples are decided on round by round."""
+        return any(getattr(self, key) is not None for key in TABLES)
+
+    @property
+    def most_samples(self) -> int:
+        """Samples of one problem that are asked for at once, at most."""
+        return self.samples if self.rounds is None else max(self.rounds.samples)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that examples, the longest answer and a check of it may take beside a problem; an upper bound."""
+        thought, shown, check = self.max_tokens, 0, 0
+        if self.forcing is not None:
+            thought += self.forcing.times * (self.forcing.max_tokens + len(self.forcing.say.encode()))
+        if self.memory is not None:
+            shown = self.memory.max_tokens + TURN * self.memory.shown
+        if self.verify is not None:  # a token is a byte or more
+            check = len(self.verify.instruction.encode()) + 2 * TURN + self.max_tokens
+        return shown + thought + check
 
     @property
     def params(self) -> Params:

@@ -8,7 +8,7 @@ Does not decide who gets how many samples: the caller does.
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,28 @@ from distill.sampling.protocols import Request, Sampler
 from distill.selection import Ask, asking
 
 TRACES, VERDICTS = "traces", "verdicts"
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Samples `first` to `first + n - 1` of one conversation about a problem."""
+
+    problem: Problem
+    ask: Ask
+    """The conversation; when its last turn is the assistant's, the samples continue it."""
+    params: Params
+    seed: int
+    """Sample k is drawn with `seed + k`."""
+    first: int
+    n: int
+    parent: Trace | None = None
+    """The trace the samples continue or correct."""
+    whole: Callable[[Completion], Completion] | None = None
+    """What a continuation is together with what it continues; None where samples stand alone."""
+    think_open: bool = False
+    """Whether the prompt of what is continued opened the think block."""
+    examples: tuple[str, ...] | None = None
+    """Traces shown as worked examples."""
 
 
 class Judge(Protocol):
@@ -65,9 +87,37 @@ def sample_and_judge(
     Stored samples come first, then the missing ones as they are completed. Nothing happens
     until the result is iterated; `out` may hold other samplers' traces, which are left alone.
     """
-    job = _Job(problems, params, n, sampler, seed, round, template, ask or asking("none"))
+    said = ask or asking("none")
+    wants = [Want(problem, said, params, problem_seed(seed, problem.id, round), 0, n) for problem in problems]
+    yield from draw_and_judge(
+        wants,
+        out,
+        sampler=sampler,
+        judge=judge,
+        seed=seed,
+        progress=progress,
+        round=round,
+        label=label,
+        template=template,
+    )
+
+
+def draw_and_judge(
+    wants: Sequence[Want],
+    out: Path,
+    *,
+    sampler: Sampler,
+    judge: Judge | None,
+    seed: int,
+    progress: Progress,
+    round: int = 0,
+    label: str = "harvest",
+    template: str = "",
+) -> Iterator[Judged]:
+    """`sample_and_judge` of anything wanted; `seed` and `round` are those of the ids."""
+    job = _Job(wants, sampler, seed, round, template)
     if judge is not None:
-        judge.prepare(problems)
+        judge.prepare([want.problem for want in wants])
     with Ledger(out / TRACES) as traces, Ledger(out / VERDICTS, after=traces) as verdicts:
         report_cut(progress, traces, verdicts)
         known = {verdict.trace_id: verdict for verdict in read_ledger(out / VERDICTS, Verdict)}
@@ -76,7 +126,7 @@ def sample_and_judge(
             if trace.id in job.wanted:
                 stored.add(trace.id)
                 if judge is None or trace.id in known:
-                    yield Judged(job.wanted[trace.id][0], trace, known.get(trace.id), resumed=True)
+                    yield Judged(job.wanted[trace.id][0].problem, trace, known.get(trace.id), resumed=True)
         unjudged = 0 if judge is None else len(stored - known.keys())
         with progress.task(label, total=len(job.wanted) - len(stored) + unjudged, unit="traces") as task:
             if judge is None:
@@ -91,74 +141,71 @@ def sample_and_judge(
 class _Job:
     """All samples one call wants, under the ids they will have."""
 
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        params: Params,
-        n: int,
-        sampler: Sampler,
-        seed: int,
-        round: int,
-        template: str,
-        ask: Ask,
-    ) -> None:
-        self.problems, self.params, self.n, self.sampler = problems, params, n, sampler
-        self.seed, self.round, self.ask = seed, round, ask
-        self.ids: dict[str, list[str]] = {}
-        self.wanted: dict[str, tuple[Problem, int]] = {}
-        for problem in problems:
-            messages = ask(problem)
-            self.ids[problem.id] = [
-                trace_id(
-                    problem.id,
-                    messages,
-                    sampler=sampler.identity,
-                    template=template,
-                    params=params,
-                    seed=seed,
-                    round=round,
-                    sample_index=index,
-                )
-                for index in range(n)
-            ]
-            self.wanted.update((id_, (problem, index)) for index, id_ in enumerate(self.ids[problem.id]))
+    def __init__(self, wants: Sequence[Want], sampler: Sampler, seed: int, round: int, template: str) -> None:
+        self.wants, self.sampler, self.round = wants, sampler, round
+        self.ids: list[list[str]] = []
+        self.wanted: dict[str, tuple[Want, int]] = {}
+        for want in wants:
+            messages, parent = want.ask(want.problem), None if want.parent is None else want.parent.id
+            self.ids.append(
+                [
+                    trace_id(
+                        want.problem.id,
+                        messages,
+                        sampler=sampler.identity,
+                        template=template,
+                        params=want.params,
+                        seed=seed,
+                        round=round,
+                        sample_index=index,
+                        parent=parent,
+                    )
+                    for index in range(want.first, want.first + want.n)
+                ]
+            )
+            self.wanted.update((id_, (want, index)) for index, id_ in enumerate(self.ids[-1], want.first))
 
     def again(self, out: Path, known: dict[str, Verdict]) -> Iterator[tuple[Problem, Trace]]:
         """Stored traces a kill left without a verdict."""
         for trace in read_ledger(out / TRACES, Trace):
             if trace.id in self.wanted and trace.id not in known:
-                yield self.wanted[trace.id][0], trace
+                yield self.wanted[trace.id][0].problem, trace
 
     def draw(self, stored: set[str], ledger: Ledger) -> Iterator[tuple[Problem, Trace]]:
         """Sample what is missing, into the ledger. Completions that were cancelled are not stored."""
-        known = {problem.id: problem for problem in self.problems}
-        for answered in self.sampler.sample(self._requests(stored)):
-            problem = known[answered.request.id]
+        asked: dict[Request, int] = {}
+        for answered in self.sampler.sample(self._requests(stored, asked)):
+            place = asked.pop(answered.request)
             traces = [
-                self._trace(problem, index, completion)
+                self._trace(place, index, completion)
                 for index, completion in enumerate(answered.completions, answered.request.first)
                 if completion.finish != "cancelled"
             ]
+            problem = self.wants[place].problem
             yield from ((problem, trace) for trace in ledger.extend(traces))
 
-    def _requests(self, stored: set[str]) -> Iterator[Request]:
+    def _requests(self, stored: set[str], asked: dict[Request, int]) -> Iterator[Request]:
         """One request per run of missing indexes: sample k of a request is drawn from its seed + k."""
-        for problem in self.problems:
-            missing = [index for index, id_ in enumerate(self.ids[problem.id]) if id_ not in stored]
+        for place, want in enumerate(self.wants):
+            missing = [index for index, id_ in enumerate(self.ids[place], want.first) if id_ not in stored]
             for first, count in _runs(missing):
-                seed = problem_seed(self.seed, problem.id, self.round) + first
-                yield Request(problem.id, self.ask(problem), self.params, count, seed, first)
+                request = Request(want.problem.id, want.ask(want.problem), want.params, count, want.seed + first, first)
+                asked[request] = place
+                yield request
 
-    def _trace(self, problem: Problem, index: int, completion: Completion) -> Trace:
+    def _trace(self, place: int, index: int, completion: Completion) -> Trace:
+        want = self.wants[place]
         return to_trace(
-            completion,
-            think_open=self.sampler.think_open,
-            id=self.ids[problem.id][index],
-            problem_id=problem.id,
+            completion if want.whole is None else want.whole(completion),
+            think_open=self.sampler.think_open if want.whole is None else want.think_open,
+            id=self.ids[place][index - want.first],
+            problem_id=want.problem.id,
             sampler=self.sampler.identity,
-            params=self.params,
+            params=want.params,
             round=self.round,
             sample_index=index,
+            parent=None if want.parent is None else want.parent.id,
+            examples=want.examples,
         )
 
 

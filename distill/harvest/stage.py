@@ -1,20 +1,23 @@
-"""Harvest: ask a sampler for n traces a problem and have each one judged.
+"""Harvest: ask a sampler for traces of every problem and have each one judged.
 
-What was asked for and judged is told by verdict, family and level.
+As many for every problem, or in rounds that are decided from what is known (rounds.py). What
+was asked for and judged is told by verdict, family and level.
 Does not choose which traces to keep: that is curate's work.
 """
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
 from distill.errors import UserError
 from distill.harvest.config import HarvestConfig
 from distill.harvest.draw import Judge, Judged, sample_and_judge
+from distill.harvest.summary import summarize
+from distill.harvest.walk import Walk
 from distill.progress import Progress
-from distill.records import Status
+from distill.records import Problem, Status, Trace
 from distill.runs import Report
 from distill.sampling.protocols import Sampler
 from distill.selection import asking, read_problems, select
@@ -37,6 +40,11 @@ def harvest(
     template the sampler renders with.
     """
     chosen = select(read_problems(problems), config.select, problems)
+    if config.in_rounds:
+        assert judge is not None, "checked with the config"
+        walk = Walk(chosen, out, config, sampler, judge, seed + config.seed, progress, chat_fingerprint)
+        report = _report(walk.rows(), chosen, lambda: walk.expected, config, sampler, spent=walk.spent)
+        return summarize(report, walk.history, walk.now, out, config)
     rows = sample_and_judge(
         chosen,
         out,
@@ -49,10 +57,18 @@ def harvest(
         template=chat_fingerprint,
         ask=asking(config.instruction),
     )
-    return _report(rows, len(chosen), config, sampler)
+    return _report(rows, chosen, lambda: len(chosen) * config.samples, config, sampler)
 
 
-def _report(rows: Iterable[Judged], problems: int, config: HarvestConfig, sampler: Sampler) -> Report:
+def _report(
+    rows: Iterable[Judged],
+    asked: Sequence[Problem],
+    wanted: Callable[[], int],
+    config: HarvestConfig,
+    sampler: Sampler,
+    *,
+    spent: Callable[[Trace], int] = lambda trace: trace.completion_tokens,
+) -> Report:
     """Count what was harvested: verdicts, tokens, and the yield of every family and level."""
     begun = time.monotonic()
     statuses: Counter[str] = Counter()
@@ -63,9 +79,9 @@ def _report(rows: Iterable[Judged], problems: int, config: HarvestConfig, sample
         statuses[status] += 1
         groups.setdefault((row.problem.source, row.problem.level), Counter())[status] += 1
         resumed += row.resumed
-        tokens += 0 if row.resumed else row.trace.completion_tokens
+        tokens += 0 if row.resumed else spent(row.trace)
     seconds = time.monotonic() - begun
-    total, expected = statuses.total(), problems * config.samples
+    total, expected, problems = statuses.total(), wanted(), len(asked)
     if not total:
         raise UserError(f"harvest: {sampler.identity.name} completed none of {expected} samples")
     rate = tokens / max(seconds, 1e-9)
@@ -94,7 +110,7 @@ def _report(rows: Iterable[Judged], problems: int, config: HarvestConfig, sample
         marks={
             "sampler": sampler.identity.model_dump(),
             "params": config.params.model_dump(),
-            "samples": config.samples,
+            **({} if config.in_rounds else {"samples": config.samples}),
             "yield": table,
         },
     )
