@@ -9,7 +9,7 @@ from distill.harvest.memory import MemoryConfig
 from distill.harvest.rounds import RoundsConfig
 from distill.harvest.standing import MajorityConfig
 from distill.harvest.verify import VerifyConfig
-from distill.records import Params
+from distill.records import Params, unused
 from distill.sampling.endpoint import EndpointConfig
 from distill.sampling.replay import ReplayConfig
 from distill.sampling.table import ENGINE_KEYS, EngineConfig
@@ -30,10 +30,6 @@ READ_BY = {
 """Samplers that read what a table has them shown. The oracle answers a check as it answers any problem: afresh."""
 TURN = 16
 """Tokens a chat template may put around a turn."""
-
-
-def _unused(value: object) -> bool:
-    return value is None
 
 
 class HarvestConfig(EngineConfig):
@@ -81,15 +77,15 @@ class HarvestConfig(EngineConfig):
     defer_verdicts: bool = False
     """Only sample; the verdicts are drawn later from the stored traces."""
 
-    rounds: RoundsConfig | None = Field(default=None, exclude_if=_unused)
+    rounds: RoundsConfig | None = Field(default=None, exclude_if=unused)
     """Adaptive rounds, instead of `samples` for every problem."""
-    majority: MajorityConfig | None = Field(default=None, exclude_if=_unused)
+    majority: MajorityConfig | None = Field(default=None, exclude_if=unused)
     """Labels for problems without gold, by vote."""
-    memory: MemoryConfig | None = Field(default=None, exclude_if=_unused)
+    memory: MemoryConfig | None = Field(default=None, exclude_if=unused)
     """Worked examples for hard problems."""
-    forcing: ForcingConfig | None = Field(default=None, exclude_if=_unused)
+    forcing: ForcingConfig | None = Field(default=None, exclude_if=unused)
     """Truncated thoughts are continued."""
-    verify: VerifyConfig | None = Field(default=None, exclude_if=_unused)
+    verify: VerifyConfig | None = Field(default=None, exclude_if=unused)
     """Answers are checked by who gave them."""
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ put between: then they are those of one long sample.
 Does not hinder a thought from ending: s1 does so by replacing its end-of-thinking token.
 """
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from distill.prompts import END_THINK
 from distill.records import Completion, Record, Trace
@@ -15,6 +15,8 @@ from distill.records import Completion, Record, Trace
 
 class ForcingConfig(Record):
     """Continue thoughts that the token limit cut; both versions are kept."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     max_tokens: int = Field(gt=0)
     """Longest continuation, in the sampler's tokens."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from distill.harvest.draw import problem_seed
 from distill.harvest.standing import Drawn, Standings
@@ -23,6 +23,8 @@ from distill.simhash import BITS, sketch
 
 class MemoryConfig(Record):
     """Show verified solutions of like problems before a problem none of whose samples was verified."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     max_tokens: int = Field(gt=0)
     """Longest all examples of a prompt may be together, in the sampler's tokens, their problems included."""

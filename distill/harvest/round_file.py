@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from distill.errors import UserError
-from distill.records import Record, reason
+from distill.records import Record, reason, unused
 from distill.runs import write_durably
 
 ROUNDS = "rounds"
@@ -31,9 +31,9 @@ class Wanted(Record):
     first: int
     """Index of its first new sample: indexes go on from round to round."""
     n: int = 1
-    parent: str | None = None
+    parent: str | None = Field(default=None, exclude_if=unused)
     """The trace that is continued or checked."""
-    examples: tuple[str, ...] | None = None
+    examples: tuple[str, ...] | None = Field(default=None, exclude_if=unused)
     """Traces shown as worked examples, in the order shown."""
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from pydantic import Field, PositiveInt
+from pydantic import ConfigDict, Field, PositiveInt
 
 from distill.harvest.forcing import ForcingConfig
 from distill.harvest.memory import Memory, MemoryConfig
@@ -27,6 +27,8 @@ from distill.records import Record
 
 class RoundsConfig(Record):
     """Sample in rounds: stop where enough is verified, spend more on hard problems, give up with a reason."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     samples: tuple[PositiveInt, ...] = Field(min_length=1)
     """Most samples a problem gets in each round; the last round makes up for what earlier ones left."""
@@ -160,7 +162,8 @@ class _Turn:
                 and problem_id not in self.fresh
             ):
                 samples = self.asked.get(problem_id, 0)
-                self.fresh[problem_id] = f"rounds over: {verified} of {target} verified in {samples} samples"
+                why = f"rounds over: {verified} of {target} verified in {samples} samples"
+                self.fresh[problem_id] = self._dear(problem_id, verified) or why
 
     def _settled(self, verified: int) -> bool:
         target = self.policy.rounds.until_verified
@@ -182,10 +185,17 @@ class _Turn:
         if rounds.give_up_after is not None and not verified:
             most = min(most, rounds.give_up_after - asked)
         room = self._room(problem_id, self.policy.max_tokens)
-        if room == 0:
-            spent = self.now.spent(problem_id)
-            self.fresh[problem_id] = f"budget_tokens: {spent:,} of {rounds.budget_tokens:,} spent, {verified} verified"
+        dear = self._dear(problem_id, verified)
+        if dear is not None:
+            self.fresh[problem_id] = dear
         return most if room is None else min(most, room)
+
+    def _dear(self, problem_id: str, verified: int) -> str | None:
+        """Why a problem is given up whose budget holds no further sample."""
+        if self._room(problem_id, self.policy.max_tokens) != 0:
+            return None
+        spent, budget = self.now.spent(problem_id), self.policy.rounds.budget_tokens
+        return f"budget_tokens: {spent:,} of {budget:,} spent, {verified} verified"
 
     def _room(self, problem_id: str, tokens: int) -> int | None:
         """How many completions of that length the budget still holds at worst; None without a budget."""

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from distill.harvest.draw import Judged
 from distill.harvest.round_file import How, MadeFrom
@@ -20,6 +20,8 @@ from distill.records import Problem, Record, Status
 
 class MajorityConfig(Record):
     """Vote among the samples of a problem without gold: what most of them say becomes its label."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     min_votes: int = Field(default=2, gt=0)
     """Fewest samples that must agree."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from distill.harvest.standing import Drawn, Standings
 from distill.intervals import Interval, mean_interval
@@ -26,6 +26,8 @@ CHECK = (
 
 class VerifyConfig(Record):
     """Show the teacher its own answers once more, to be checked and corrected; both versions are kept."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     of: Literal["all", "unverified"] = "all"
     """Which answers: all, or those not judged correct (then nothing is learned of how often checking breaks one)."""
