@@ -11,7 +11,8 @@ from distill.harvest import HarvestConfig, harvest
 from distill.harvest.draw import Judged
 from distill.harvest.memory import Memory, MemoryConfig
 from distill.harvest.standing import Standings
-from distill.jsonl import write_jsonl
+from distill.harvest.summary import PassRate
+from distill.jsonl import read_jsonl, write_jsonl
 from distill.ledger import read_ledger
 from distill.progress import Progress
 from distill.prompts import join_thought
@@ -128,8 +129,9 @@ def test_examples_stand_before_the_problem_in_the_id_and_in_the_round_file(tmp_p
     (trace, *_) = [row for row in read_ledger(tmp_path / "traces", Trace) if row.examples]
     wanted = json.loads((tmp_path / "rounds" / "001.json").read_bytes())["wanted"]
     assert wanted == [{"problem_id": "hard", "first": 2, "n": 2, "examples": list(trace.examples or ())}]
-    (rate,) = (row for row in map(json.loads, (tmp_path / "passrates.jsonl").open()) if row["problem_id"] == "hard")
-    assert (rate["n"], rate["correct"], rate["verified"]) == (2, 0, 2), "shown samples are no part of the pass rate"
+    rates = {row.problem_id: row for row in read_jsonl(tmp_path / "passrates.jsonl", PassRate)}
+    rate = rates["hard"]
+    assert (rate.n, rate.correct, rate.verified) == (2, 0, 2), "shown samples are no part of the pass rate"
     again = Pupil()
     harvest(tmp_path, tmp_path, settings, sampler=again, judge=Comparing(), seed=0, progress=QUIET)
     assert again.asked == []
