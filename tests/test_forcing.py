@@ -96,6 +96,24 @@ def test_a_thought_goes_on_no_more_often_than_it_may(tmp_path: Path) -> None:
     assert sorted(len(trace.text.split()) for trace in traces if trace.problem_id == "p0") == [5, 6, 7]
 
 
+def test_a_trace_cut_right_behind_its_answer_is_right_already(tmp_path: Path) -> None:
+    class Endless(Slow):
+        def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
+            for answered in super().sample(requests):
+                said = (done.model_copy(update={"finish": "length"}) for done in answered.completions)
+                yield Answered(answered.request, tuple(said))
+
+    class Patient(Comparing):
+        def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
+            for _, trace in pairs:
+                yield Verdict(trace_id=trace.id, judge_version="1", status="correct" if trace.answer else "truncated")
+
+    write_jsonl(tmp_path / "problems.jsonl", PROBLEMS)
+    settings = config(max_tokens=15, forcing={"max_tokens": 6})
+    done = harvest(tmp_path, tmp_path, settings, sampler=Endless(), judge=Patient(), seed=0, progress=QUIET)
+    assert (done.counts["correct"], done.counts["traces"]) == (3, 3)
+
+
 def test_a_problem_that_has_enough_is_not_continued(tmp_path: Path) -> None:
     traces = run(tmp_path, config(max_tokens=14, rounds={"samples": [2], "until_verified": 1}), Slow())
     assert {trace.parent for trace in traces} == {None}

@@ -126,7 +126,7 @@ class _Turn:
         return wanted
 
     def continued(self) -> list[Wanted]:
-        """Truncated thoughts of problems that are not settled, each once."""
+        """Truncated traces of problems that are not settled, each once."""
         forcing = self.policy.forcing
         if forcing is None:
             return []
@@ -136,8 +136,15 @@ class _Turn:
             if problem_id in self.over or self._settled(len(self.now.verified(problem_id))):
                 continue
             room = self._room(problem_id, forcing.max_tokens)
-            cut = [row for row in self.now.of(problem_id) if row.finish == "length" and row.how != "check"]
-            open_ = [row for row in cut if row.links < forcing.times and row.trace_id not in done]
+            open_ = [
+                row
+                for row in self.now.of(problem_id)
+                if row.finish == "length"
+                and row.status != "correct"  # cut behind its answer
+                and row.how != "check"
+                and row.links < forcing.times
+                and row.trace_id not in done
+            ]
             wanted += [_child(problem_id, row) for row in (open_ if room is None else open_[:room])]
         return wanted
 
