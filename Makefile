@@ -16,7 +16,7 @@ SMOLLM := $(VENV)/.ready-smollm
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-smollm check judge-audit dedup-audit speed soak gpu clean
+.PHONY: help setup demo reproduce adaptive test test-smollm check judge-audit dedup-audit speed soak gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,6 +44,12 @@ STAGES := problems harvest import curate teacher-init student-init student-impor
 .PHONY: $(STAGES)
 $(STAGES): $(READY)
 	$(RUN) $@ --recipe $(RECIPE) $(if $(STEP),--step $(STEP)) $(foreach s,$(SET),--set '$(s)')
+
+adaptive: $(READY) ## Adaptive rounds against 16 samples for everyone with the miniature's teacher, two seeds (10 min)
+	$(RUN) run --recipe mini --to teacher
+	$(RUN) run --recipe adaptive
+	$(RUN) run --recipe adaptive --out runs/adaptive-s1 --set seed=1
+	$(BIN)/python -m tests.adaptive runs/adaptive runs/adaptive-s1
 
 test: $(READY) ## All tests (set DISTILL_DATA to the benchmark files to run those that need them)
 	$(BIN)/python -m pytest

@@ -59,7 +59,7 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
         ask = asking(config.instruction)
         expect_processes(context.step, config)
         model, progress = context.path("model"), context.progress
-        sampler = engine_sampler(model, chosen, ask, config.max_tokens, config.samples, config, progress)
+        sampler = engine_sampler(model, chosen, ask, config.longest, config.most_samples, config, progress)
         yield sampler, _template(sampler)
     elif config.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler

@@ -110,7 +110,9 @@ class Chat:
         return self.prompt_text((Message(role="user", content="x"),)).rstrip().endswith(THINK)
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The text a model continues with its turn."""
+        """The text a model continues with its turn, or with the rest of it where the last turn is its own."""
+        if messages[-1].role == "assistant":
+            return self.prompt_text(messages[:-1]) + messages[-1].content
         return str(self.tokenizer.apply_chat_template(_dicts(messages), tokenize=False, add_generation_prompt=True))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -144,6 +146,11 @@ class Chat:
         begin, end = places[0][0], places[-1][0] if ids[stop - 1] == self.end_id else places[-1][1]
         lasts = [max(start, past - 1) - begin for start, past in places]
         return Turn(ids[:stop], first, rendered[begin:end], lasts)
+
+    def decode_after(self, so_far: str, token_ids: Sequence[int]) -> str:
+        """Text of tokens that continue `so_far`, with whatever parts the two: a space between words, say."""
+        before = list(self.tokenizer.encode(so_far, add_special_tokens=False))
+        return self.decode([*before, *token_ids])[len(self.decode(before)) :]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a completion without its end-of-turn token; think tags stay."""

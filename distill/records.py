@@ -84,7 +84,8 @@ class SamplerId(Record):
     """Content hash or version of the weights, file or service behind the name."""
 
 
-def _unused(value: object) -> bool:
+def unused(value: object) -> bool:
+    """For `exclude_if`: a key that came later is written only where it says something."""
     return value is None
 
 
@@ -102,9 +103,9 @@ class Params(Record):
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     stop: tuple[str, ...] = ()
     """Strings that end a completion; the string itself is not part of the text."""
-    repetition_penalty: float | None = Field(default=None, gt=0.0, exclude_if=_unused)
+    repetition_penalty: float | None = Field(default=None, gt=0.0, exclude_if=unused)
     """Above 1 makes tokens of prompt and completion less likely to come again."""
-    top_logprobs: int | None = Field(default=None, gt=0, exclude_if=_unused)
+    top_logprobs: int | None = Field(default=None, gt=0, exclude_if=unused)
     """Keep so many likeliest tokens at the place of each sampled one. Changes nothing that is sampled."""
 
 
@@ -140,6 +141,8 @@ class Trace(Record):
     sample_index: int
     parent: str | None = None
     """The trace this one continues or corrects."""
+    examples: tuple[str, ...] | None = None
+    """Traces shown before the problem as worked examples."""
     reasoning: str | None
     """The thought without its tags; None when the completion has no complete think block."""
     answer: str | None

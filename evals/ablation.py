@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from distill.errors import UserError
-from distill.harvest import VERDICTS
+from distill.harvest.draw import VERDICTS
 from distill.jsonl import read_jsonl
 from distill.ledger import read_ledger
 from distill.recipe import StageConfig

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from distill.errors import UserError, did_you_mean
-from distill.harvest import Judge
+from distill.harvest.draw import Judge
 from distill.jsonl import write_jsonl
 from distill.progress import Progress
 from distill.records import Params, Score

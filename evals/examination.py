@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import UserError
-from distill.harvest import TRACES, VERDICTS, Judge, sample_and_judge
+from distill.harvest.draw import TRACES, VERDICTS, Judge, sample_and_judge
 from distill.jsonl import read_jsonl
 from distill.ledger import read_ledger
 from distill.progress import Progress

@@ -9,9 +9,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from distill.errors import UserError
-from distill.harvest import to_trace
 from distill.problems.vocabulary import mini_tokenizer
-from distill.prompts import Chat
+from distill.prompts import Chat, to_trace
 from distill.records import Completion, Message, Params, Trace
 from distill.sampling.engine import Engine, EngineSampler, Job
 from distill.sampling.protocols import LoadedModel, Request

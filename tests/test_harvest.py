@@ -332,3 +332,48 @@ def test_seeds_fit_the_32_bits_servers_take() -> None:
 def test_what_only_the_engine_can_do_is_refused_elsewhere(fields: dict[str, object], key: str) -> None:
     with pytest.raises(ValueError, match=f"{key}: sampler 'oracle' has no use for it"):
         HarvestConfig.model_validate({"problems": "p", "max_tokens": 5, **fields})
+
+
+class Fixed:
+    """A sampler that says 1."""
+
+    identity = SamplerId(name="fixed", revision="1")
+    think_open = False
+
+    def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
+        for request in requests:
+            said = Completion(text="1", finish="stop", prompt_tokens=1, completion_tokens=1)
+            yield Answered(request, (said,) * request.n)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ids"),
+    [
+        pytest.param(
+            {}, ["c798497a41400f59", "0b1114b6788d89ac", "2ecd6e51c84b7809", "8f577d20f7059123"], id="defaults"
+        ),
+        pytest.param(
+            {"seed": 3, "temperature": 0.6, "top_p": 0.9, "instruction": "step-by-step"},
+            ["7142cd300dbca872", "49b020dcef1bcdb2", "8fee7f51e6b5eba4", "b22f6936599e632c"],
+            id="all that is hashed",
+        ),
+    ],
+)
+def test_trace_ids_are_those_of_0_1_0(fields: dict[str, object], ids: list[str], tmp_path: Path) -> None:
+    """Written down from the first version: other ids would pay for every stored harvest again."""
+    asked = [
+        Problem(id=f"p{i}", kind="answer", prompt=f"{i} + 1", answer=str(i + 1), source="x", split="train")
+        for i in range(2)
+    ]
+    settings = config(samples=2, max_tokens=9, defer_verdicts=True, **fields)
+    harvest(
+        write(asked, tmp_path / "problems"),
+        tmp_path,
+        settings,
+        sampler=Fixed(),  # type: ignore[arg-type]
+        judge=None,
+        seed=1,
+        progress=QUIET,
+        chat_fingerprint="abc",
+    )
+    assert [trace.id for trace in read_ledger(tmp_path / "traces", Trace)] == ids

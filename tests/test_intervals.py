@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.intervals import Interval, mcnemar_exact, mean_interval, paired_difference, pass_at_k
+from distill.intervals import Interval, mean_interval
+from evals.intervals import mcnemar_exact, paired_difference, pass_at_k
 
 
 @pytest.mark.parametrize(

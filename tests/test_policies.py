@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from distill.curate.policies import Choice, Given, Policies, choose
-from distill.curate.policies.majority import same_answer, voiced
-from distill.curate.policies.sketch import distance, sketch
 from distill.curate.row import Row
 from distill.errors import UserError
+from distill.judge.votes import same_answer, voiced
+from distill.simhash import distance, sketch
 
 POLICIES = TypeAdapter(Policies)
 

@@ -28,7 +28,7 @@ from distill.curate.questions import Questions
 from distill.curate.reading import Spoken
 from distill.curate.row import MAX_LOSS, Measured
 from distill.errors import UserError
-from distill.harvest import TRACES
+from distill.harvest.draw import TRACES
 from distill.ledger import Ledger, count_records, read_ledger
 from distill.progress import Progress
 from distill.prompts import END_THINK, Chat, Turn

@@ -16,7 +16,7 @@ from distill.curate.decontaminate import WINDOW, HeldOut, Match, Method, Shared,
 from distill.curate.held_out import ALL, Exams, benchmark_tests, test_problems
 from distill.curate.normalize import words
 from distill.errors import UserError
-from distill.harvest import TRACES
+from distill.harvest.draw import TRACES
 from distill.jsonl import iter_jsonl, write_jsonl
 from distill.ledger import read_ledger
 from distill.problems.benchmarks import BENCHMARKS, load_benchmark

@@ -22,17 +22,17 @@ from distill.curate.content.finding import Finding, Text
 from distill.curate.filters import Filter, Seen
 from distill.curate.looking import Said
 from distill.curate.normalize import squeezed
-from distill.curate.policies.majority import voiced
-from distill.curate.policies.sketch import sketch
 from distill.curate.questions import Questions
 from distill.curate.row import UNJUDGED, Measured, Row
 from distill.curate.sources import Sources
 from distill.errors import UserError
-from distill.harvest import TRACES, VERDICTS
+from distill.harvest.draw import TRACES, VERDICTS
+from distill.judge.votes import voiced
 from distill.ledger import read_ledger, read_placed
 from distill.progress import Progress, Task
 from distill.prompts import THINK, join_thought
 from distill.records import Finish, Params, Record, SamplerId, Status
+from distill.simhash import sketch
 
 
 class Spoken(Record):

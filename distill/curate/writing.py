@@ -15,7 +15,7 @@ from distill.curate.curriculum import order_file, ordered
 from distill.curate.questions import Questions
 from distill.curate.reading import Spoken, as_asked
 from distill.curate.row import Row
-from distill.harvest import TRACES
+from distill.harvest.draw import TRACES
 from distill.jsonl import writing_jsonl
 from distill.ledger import Places
 from distill.progress import Progress

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from distill.curate.terms import SOURCES, Source, suggested
 from distill.errors import UserError
-from distill.harvest import TRACES, VERDICTS, Judge, judged, report_cut
+from distill.harvest.draw import TRACES, VERDICTS, Judge, judged, report_cut
 from distill.imports.config import ImportConfig
 from distill.imports.reading import count_rows, find_files, local_dataset
 from distill.imports.walk import Line, Walk, teachers_of

@@ -320,6 +320,8 @@ class EndpointSampler:
             ask["seed"] = request.seed + index
         if params.stop:
             ask["stop"] = list(params.stop)
+        if request.messages[-1].role == "assistant":  # vLLM's and SGLang's words; llama.cpp continues unasked
+            ask.update(continue_final_message=True, add_generation_prompt=False)
         # Not OpenAI's, but vLLM, SGLang and llama.cpp know both; sent only when they matter.
         ask.update({key: getattr(params, key) for key in ("top_k", "min_p") if getattr(params, key)})
         return ask

@@ -31,6 +31,7 @@ class Request:
     id: str
     """Opaque to the sampler: the problem's id, usually."""
     messages: tuple[Message, ...]
+    """When the last turn is the assistant's, the completions continue it: their text follows its own."""
     params: Params
     n: int = 1
     seed: int = 0

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from distill.checkpoints import LINEAGE, Lineage, read_lineage, save_checkpoint
 from distill.errors import UserError
-from distill.harvest import Judge
+from distill.harvest.draw import Judge
 from distill.jsonl import read_jsonl
 from distill.progress import Progress
 from distill.prompts import Chat

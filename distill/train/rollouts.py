@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from distill.harvest import Judge, problem_seed
+from distill.harvest.draw import Judge, problem_seed
 from distill.prompts import END_THINK, THINK, Chat, to_trace
 from distill.records import Completion, Finish, Params, Problem, SamplerId, Trace
 from distill.selection import Ask

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from distill.harvest import TRACES, VERDICTS
+from distill.harvest.draw import TRACES, VERDICTS
 from distill.jsonl import read_jsonl
 from distill.ledger import read_ledger
 from distill.recipe import is_path

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from distill.curate.content.finding import Finding
 from distill.curate.policies.config import AnyPolicy, Diverse, Majority
-from distill.curate.policies.majority import Relabel
 from distill.curate.policies.rules import RULES, Given
 from distill.curate.row import Row
+from distill.judge.votes import Vote
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Choice:
     """By index: name of the policy that refused the row, and why."""
     steps: tuple[Step, ...]
     """One a policy, in order."""
-    relabeled: Mapping[int, Relabel]
+    relabeled: Mapping[int, Vote]
     """By index of the problem."""
 
     @property
@@ -66,7 +66,7 @@ def choose(rows: Sequence[Row], policies: Sequence[AnyPolicy], given: Given) -> 
     """Apply `policies` in order. Raises UserError when a policy asks for what the rows do not have."""
     left = list(range(len(rows)))
     refused: dict[int, tuple[str, Finding]] = {}
-    relabeled: dict[int, Relabel] = {}
+    relabeled: dict[int, Vote] = {}
     steps = []
     for name, policy in zip(names(policies), policies, strict=True):
         judgement = RULES[type(policy)](rows, left, policy, given, relabeled)

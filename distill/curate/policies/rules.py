@@ -28,10 +28,11 @@ from distill.curate.policies.config import (
     Verified,
 )
 from distill.curate.policies.draw import in_shares, length, lot, spread
-from distill.curate.policies.majority import Relabel, relabel
-from distill.curate.policies.sketch import distance
+from distill.curate.policies.majority import relabel
 from distill.curate.row import Row
 from distill.errors import UserError, shown
+from distill.judge.votes import Vote
+from distill.simhash import distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Given:
     """By (student's, teacher's) measure step, of each trace id: `distill.curate.divergence`."""
 
 
-Relabeled = dict[int, Relabel]
+Relabeled = dict[int, Vote]
 Refusals = dict[int, Finding]
 Rule = Callable[[Sequence[Row], Sequence[int], Any, Given, Relabeled], Refusals]
 FORGEABLE = ("none", "in-process")

@@ -58,7 +58,7 @@ class EngineSampler:
 
         for job, samples in self.engine.run(jobs()):
             request = asked.pop(job.name)
-            yield Answered(request, tuple(self._completion(job, sample) for sample in samples))
+            yield Answered(request, tuple(self._completion(request, job, sample) for sample in samples))
 
     def score(self, token_ids: list[int], top_k: int) -> TokenScores:
         """Log-probability of every token after the first, and the `top_k` likeliest at its place."""
@@ -68,10 +68,12 @@ class EngineSampler:
         """`score` of each sequence in the order given, sequences of like length side by side."""
         return score_many(self.model, sequences, top_k)
 
-    def _completion(self, job: Job, sample: RolledOut) -> Completion:
+    def _completion(self, request: Request, job: Job, sample: RolledOut) -> Completion:
         said = sample.ids[:-1] if sample.ids[-1:] and sample.ids[-1] in self.engine.end_ids else sample.ids
+        last = request.messages[-1]
+        text = self.chat.decode_after(last.content, said) if last.role == "assistant" else self.chat.decode(said)
         return Completion(
-            text=cut(self.chat.decode(said), job.params.stop),
+            text=cut(text, job.params.stop),
             finish=sample.finish,
             prompt_tokens=len(job.prompt_ids),
             completion_tokens=len(sample.ids),

@@ -1,0 +1,27 @@
+"""Harvest: problems x sampler -> traces with verdicts."""
+
+from distill.harvest.config import HarvestConfig
+from distill.harvest.draw import (
+    TRACES,
+    VERDICTS,
+    Judge,
+    Judged,
+    judged,
+    problem_seed,
+    report_cut,
+    sample_and_judge,
+)
+from distill.harvest.stage import harvest
+
+__all__ = [
+    "TRACES",
+    "VERDICTS",
+    "HarvestConfig",
+    "Judge",
+    "Judged",
+    "harvest",
+    "judged",
+    "problem_seed",
+    "report_cut",
+    "sample_and_judge",
+]

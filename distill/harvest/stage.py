@@ -1,0 +1,116 @@
+"""Harvest: ask a sampler for traces of every problem and have each one judged.
+
+As many for every problem, or in rounds that are decided from what is known (rounds.py). What
+was asked for and judged is told by verdict, family and level.
+Does not choose which traces to keep: that is curate's work.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import get_args
+
+from distill.errors import UserError
+from distill.harvest.config import HarvestConfig
+from distill.harvest.draw import Judge, Judged, sample_and_judge
+from distill.harvest.summary import summarize
+from distill.harvest.walk import Walk
+from distill.progress import Progress
+from distill.records import Problem, Status, Trace
+from distill.runs import Report
+from distill.sampling.protocols import Sampler
+from distill.selection import asking, read_problems, select
+
+
+def harvest(
+    problems: Path,
+    out: Path,
+    config: HarvestConfig,
+    *,
+    sampler: Sampler,
+    judge: Judge | None,
+    seed: int,
+    progress: Progress,
+    chat_fingerprint: str = "",
+) -> Report:
+    """Sample and judge the selected problems into `out`; what is stored there already is kept.
+
+    `judge` is None when the config defers verdicts. `chat_fingerprint` names the chat
+    template the sampler renders with.
+    """
+    chosen = select(read_problems(problems), config.select, problems)
+    if config.in_rounds:
+        assert judge is not None, "checked with the config"
+        walk = Walk(chosen, out, config, sampler, judge, seed + config.seed, progress, chat_fingerprint)
+        report = _report(walk.rows(), chosen, lambda: walk.expected, config, sampler, spent=walk.spent)
+        return summarize(report, walk.history, walk.now, out, config)
+    rows = sample_and_judge(
+        chosen,
+        out,
+        config.params,
+        config.samples,
+        sampler=sampler,
+        judge=None if config.defer_verdicts else judge,
+        seed=seed + config.seed,
+        progress=progress,
+        template=chat_fingerprint,
+        ask=asking(config.instruction),
+    )
+    return _report(rows, chosen, lambda: len(chosen) * config.samples, config, sampler)
+
+
+def _report(
+    rows: Iterable[Judged],
+    asked: Sequence[Problem],
+    wanted: Callable[[], int],
+    config: HarvestConfig,
+    sampler: Sampler,
+    *,
+    spent: Callable[[Trace], int] = lambda trace: trace.completion_tokens,
+) -> Report:
+    """Count what was harvested: verdicts, tokens, and the yield of every family and level."""
+    begun = time.monotonic()
+    statuses: Counter[str] = Counter()
+    groups: dict[tuple[str, int | None], Counter[str]] = {}
+    resumed = tokens = 0
+    for row in rows:
+        status = row.verdict.status if row.verdict else "unjudged"
+        statuses[status] += 1
+        groups.setdefault((row.problem.source, row.problem.level), Counter())[status] += 1
+        resumed += row.resumed
+        tokens += 0 if row.resumed else spent(row.trace)
+    seconds = time.monotonic() - begun
+    total, expected, problems = statuses.total(), wanted(), len(asked)
+    if not total:
+        raise UserError(f"harvest: {sampler.identity.name} completed none of {expected} samples")
+    rate = tokens / max(seconds, 1e-9)
+    lines = [f"{total:,} traces of {problems:,} problems ({resumed:,} kept from before), {rate:,.0f} tokens/s"]
+    if total < expected:
+        lines.append(f"{expected - total:,} of {expected:,} samples did not arrive")
+    lines.append(
+        "  ".join(f"{status} {statuses[status]:,}" for status in (*get_args(Status), "unjudged") if statuses[status])
+    )
+    table = {}
+    for (family, level), group in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or 0)):
+        name = family if level is None else f"{family}/level-{level}"
+        table[name] = {"n": group.total(), "correct": group["correct"]}
+        lines.append(f"{name:<32} n {group.total():>8,}  correct {group['correct'] / group.total():>6.1%}")
+    return Report(
+        counts={
+            "problems": problems,
+            "traces": total,
+            "resumed": resumed,
+            "missing": expected - total,
+            "tokens_per_second": round(rate, 1),
+            **statuses,
+        },
+        tokens=tokens,
+        lines=tuple(lines),
+        marks={
+            "sampler": sampler.identity.model_dump(),
+            "params": config.params.model_dump(),
+            **({} if config.in_rounds else {"samples": config.samples}),
+            "yield": table,
+        },
+    )
