@@ -258,7 +258,7 @@ def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, caplog
 
 def test_a_missing_key_is_named_before_anything_is_sent() -> None:
     with pytest.raises(UserError, match="NO_SUCH_KEY is empty"):
-        EndpointSampler(EndpointConfig(url="http://x/v1", model="m", revision="r", key_env="NO_SUCH_KEY"))
+        EndpointSampler(EndpointConfig(url="https://x/v1", model="m", revision="r", key_env="NO_SUCH_KEY"))
 
 
 @pytest.mark.parametrize(
