@@ -44,7 +44,7 @@ class EndpointConfig(Record):
     """Seconds from the first byte sent to the last received, for one attempt."""
     connect: float = Field(default=10.0, gt=0)
     """Seconds to reach the server."""
-    tries: int = Field(default=6, gt=0)
+    tries: int = Field(default=12, gt=0)
     """Attempts for one completion; those that reached no server do not count."""
     patience: float = Field(default=600.0, ge=0)
     """Seconds: the longest Retry-After granted, and how long the last server may be gone."""
