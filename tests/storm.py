@@ -39,7 +39,8 @@ class Storm:
     def line(self) -> str:
         """For the screen."""
         return (
-            f"{self.name}: {self.stored:,} of {self.requests:,} stored, {self.doubled} doubled, {self.mixed_up} mixed up; "
+            f"{self.name}: {self.stored:,} of {self.requests:,} stored, "
+            f"{self.doubled} doubled, {self.mixed_up} mixed up; "
             f"{self.calls:,} calls, {self.failed:,} failed by the server, {self.wasted:,} wasted "
             f"({self.wasted / self.calls:.1%}); {self.seconds:.1f} s"
         )

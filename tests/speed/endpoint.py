@@ -7,7 +7,6 @@ Says the load of the machine with each row, because client, server and others sh
 
 import asyncio
 import importlib.util
-import json
 import os
 import resource
 import tempfile
