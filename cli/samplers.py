@@ -72,8 +72,8 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
         assert config.replay is not None, "checked with the config"
         yield open_recording(config.replay, context.data), ""
     else:
-        with _endpoint(config) as sampler:
-            yield sampler, ""
+        with _endpoint(config, context.progress) as sampler:
+            yield sampler, _template(sampler) if config.endpoint and config.endpoint.tokenizer else ""
 
 
 def measuring(context: StepContext) -> tuple[Sampler, Chat, int]:
@@ -84,7 +84,7 @@ def measuring(context: StepContext) -> tuple[Sampler, Chat, int]:
 
         assert config.max_tokens is not None, "checked with the config"
         chat = Chat(Folders().load(context.path("tokenizer")).tokenizer)
-        return EndpointSampler(config.endpoint), chat, config.max_tokens
+        return EndpointSampler(config.endpoint, say=context.progress.say), chat, config.max_tokens
     import torch
 
     from distill.sampling.engine import EngineSampler
@@ -99,20 +99,21 @@ def measuring(context: StepContext) -> tuple[Sampler, Chat, int]:
 
 
 @contextmanager
-def _endpoint(config: HarvestConfig) -> Iterator[Sampler]:
-    """A server by its url, or llama.cpp started on loopback for as long as the step lasts."""
+def _endpoint(config: HarvestConfig, progress: Progress) -> Iterator[Sampler]:
+    """Servers by their urls, or llama.cpp started on loopback for as long as the step lasts."""
     from distill.sampling.endpoint import EndpointSampler
 
     endpoint = config.endpoint
     assert endpoint is not None, "checked with the config"
+    chat = Chat(tokenizer_named(endpoint.tokenizer)) if endpoint.tokenizer else None
     if not endpoint.serve:
-        yield EndpointSampler(endpoint)
+        yield EndpointSampler(endpoint, chat=chat, say=progress.say)
         return
     from students.gguf import gguf_file
     from students.llama_server import llama_server
 
     with llama_server(gguf_file(endpoint.serve), model=endpoint.model, threads=os.cpu_count()) as url:
-        yield EndpointSampler(endpoint.model_copy(update={"url": url, "serve": ""}))
+        yield EndpointSampler(endpoint.model_copy(update={"url": url, "serve": ""}), chat=chat, say=progress.say)
 
 
 def _template(sampler: Any) -> str:

@@ -1,12 +1,9 @@
-"""A hostile little server on loopback: whatever it does, no partial answer becomes a completion."""
+"""One server: what is asked of it, what becomes of its answers, and what of its faults."""
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,94 +13,7 @@ from distill.errors import UserError
 from distill.records import Message, Params
 from distill.sampling.endpoint import EndpointConfig, EndpointSampler
 from distill.sampling.protocols import Answered, Request
-
-Behave = Callable[["Handler", dict[str, Any]], None]
-
-GOOD = {
-    "choices": [{"message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
-}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers each call by the server's next behaviour; the last one is kept up."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        server: Any = self.server
-        with server.lock:
-            server.calls.append((self.path, dict(self.headers), body, time.monotonic()))
-            behave: Behave = server.behaviors.pop(0) if len(server.behaviors) > 1 else server.behaviors[0]
-        behave(self, body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing on the test's screen."""
-
-    def reply(self, body: object, status: int = 200, **headers: str) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
-
-
-def good(handler: Handler, body: dict[str, Any]) -> None:
-    handler.reply(GOOD)
-
-
-def says(body: object, status: int = 200, **headers: str) -> Behave:
-    return lambda handler, _: handler.reply(body, status, **headers)
-
-
-def choice(message: dict[str, Any], finish: str | None = "stop") -> dict[str, Any]:
-    return GOOD | {"choices": [{"message": message, "finish_reason": finish}]}
-
-
-def drip(handler: Handler, body: dict[str, Any]) -> None:
-    """A byte at a time, each well within any per-read timeout."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    for _ in range(40):
-        try:
-            handler.wfile.write(b" ")
-            handler.wfile.flush()
-        except OSError:
-            return
-        time.sleep(0.05)
-
-
-def drop(handler: Handler, body: dict[str, Any]) -> None:
-    handler.close_connection = True
-
-
-def cut(handler: Handler, body: dict[str, Any]) -> None:
-    """Announces more than it sends."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(json.dumps(GOOD).encode())
-    handler.close_connection = True
-
-
-@contextmanager
-def serving(*behaviors: Behave) -> Iterator[Any]:
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # clients that hang up are part of the plan
-    server.behaviors, server.calls, server.lock = list(behaviors), [], threading.Lock()
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+from tests.hostile_server import GOOD, Behave, Handler, choice, cut, drip, drop, good, says, serving
 
 
 def sampler(server: Any, **fields: Any) -> EndpointSampler:
@@ -258,7 +168,7 @@ def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, caplog
 
 def test_a_missing_key_is_named_before_anything_is_sent() -> None:
     with pytest.raises(UserError, match="NO_SUCH_KEY is empty"):
-        EndpointSampler(EndpointConfig(url="http://x/v1", model="m", revision="r", key_env="NO_SUCH_KEY"))
+        EndpointSampler(EndpointConfig(url="https://x/v1", model="m", revision="r", key_env="NO_SUCH_KEY"))
 
 
 @pytest.mark.parametrize(

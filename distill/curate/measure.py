@@ -82,6 +82,8 @@ class MeasureConfig(StageConfig):
             raise ValueError("tokenizer: needed with endpoint, and only there")
         if self.endpoint is not None and self.endpoint.serve:
             raise ValueError("endpoint.serve: llama.cpp returns no log-probabilities of prompts; give a url")
+        if self.endpoint is not None and self.endpoint.api != "chat":
+            raise ValueError("endpoint.api: a measured text is rendered by `tokenizer` of this table; leave it out")
         if self.endpoint is not None and self.max_tokens is None:
             raise ValueError("max_tokens: needed with endpoint, a server does not tell its context")
         return self

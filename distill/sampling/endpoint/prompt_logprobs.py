@@ -6,8 +6,8 @@ its `--max-logprobs`, 20 unless told otherwise. SGLang and llama.cpp have no suc
 refused by their answer. Written from vLLM's API description; no vLLM server was at hand.
 """
 
+import json
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,9 +35,10 @@ class Body(BaseModel):
     choices: tuple[Choice, ...] = Field(min_length=1)
 
 
-def ask(model: str, token_ids: Sequence[int], top_k: int) -> dict[str, Any]:
+def ask(model: str, token_ids: Sequence[int], top_k: int) -> bytes:
     """The body of a request to `/completions`; one token has to be generated."""
-    return {"model": model, "prompt": list(token_ids), "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": top_k}
+    what = {"model": model, "prompt": list(token_ids), "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": top_k}
+    return json.dumps(what).encode()
 
 
 def read(body: bytes, token_ids: Sequence[int], top_k: int) -> TokenScores:
