@@ -1,4 +1,4 @@
-"""`distill traces`: traces that come from elsewhere, without writing a recipe."""
+"""`distill traces`: what is stored, and traces that come from elsewhere, without writing a recipe."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli import traces_ledgers
 from cli.run_command import DataOption, JsonOption, QuietOption, data_folder, print_manifest
 from cli.sandbox_options import AcceptOption, SandboxOption, chosen
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
 
-app = typer.Typer(no_args_is_help=True, help="Bring traces in from elsewhere.")
+app = typer.Typer(no_args_is_help=True, help="Look at stored traces, check them, carry them out, or bring in others.")
 
 
 def register(parent: typer.Typer) -> None:
     """Add the group to the application."""
+    traces_ledgers.register(app)
     parent.add_typer(app, name="traces")
 
 

@@ -23,6 +23,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar
@@ -43,6 +44,10 @@ BATCH = 128
 """Records in one write. Past 32 a batch gains little and a power cut loses more: docs/ledger.md."""
 BATCH_SECONDS = 1.0
 SHARD_BYTES = 64 << 20
+
+TORN = "cut short (no line end); the next writer of this ledger cuts it"
+LOST = "sealed but missing"
+RESEALED = f"lines are missing or added, its SHA-256 is not the one in {SUMS}"
 
 _HEAD, _CRC, _NEXT = b'{"crc":"', 8, b'",'
 
@@ -147,9 +152,9 @@ class Ledger:
         self.close(complete=kind is None)
 
     def _open_last(self) -> None:
-        shards = _shards(self.folder)
+        shards = shard_files(self.folder)
         self._number = len(shards)
-        if not shards or shards[-1].name in _sums(self.folder):
+        if not shards or shards[-1].name in seals(self.folder):
             return
         self._number -= 1
         self._file = os.open(shards[-1], os.O_RDWR)
@@ -177,7 +182,7 @@ class Ledger:
 
     def _seal(self) -> None:
         """Record the shard's SHA-256; the next record starts another shard."""
-        sums = _sums(self.folder)
+        sums = seals(self.folder)
         sums[f"{self._number:04}.jsonl"] = self._digest.hexdigest()
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
         try:
@@ -213,26 +218,48 @@ def read_placed(folder: Path, record: type[R]) -> Iterator[tuple[int, int, R]]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder (expected shards of {record.__name__}, 0000.jsonl and on)")
-    sums = _sums(folder)
-    shards = _shards(folder)
-    bad = [f"{folder / name}: sealed but missing" for name in sorted(sums.keys() - {shard.name for shard in shards})]
+    sums = seals(folder)
+    shards = shard_files(folder)
+    bad = [f"{folder / name}: {LOST}" for name in sorted(sums.keys() - {shard.name for shard in shards})]
     for shard in shards:
-        digest, bad_before, offset = hashlib.sha256(), len(bad), 0
-        with shard.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                digest.update(line)
-                try:
-                    yield int(shard.stem), offset, record.model_validate_json(_payload(line))
-                except ValidationError as error:
-                    bad.append(f"{shard}:{number}: {reason(error)}")
-                except ValueError as error:
-                    bad.append(f"{shard}:{number}: {error}")
-                offset += len(line)
+        digest, bad_before = hashlib.sha256(), len(bad)
+        for line in read_shard(shard, record, digest):
+            if line.record is None:
+                bad.append(f"{shard}:{line.number}: {line.why}")
+            else:
+                yield int(shard.stem), line.offset, line.record
         if shard.name in sums and digest.hexdigest() != sums[shard.name] and len(bad) == bad_before:
-            bad.append(f"{shard}: lines are missing or added, its SHA-256 is not the one in {SUMS}")
+            bad.append(f"{shard}: {RESEALED}")
     if bad:
         more = f"\n... and {len(bad) - MAX_BAD_LINES} more" if len(bad) > MAX_BAD_LINES else ""
         raise UserError("\n".join(bad[:MAX_BAD_LINES]) + more)
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Generic[R]):
+    """One line of a shard: a record, or why it is none."""
+
+    number: int
+    """1 for the first."""
+    offset: int
+    """Byte it begins at."""
+    record: R | None
+    why: str = ""
+
+
+def read_shard(path: Path, record: type[R], digest: "hashlib._Hash") -> Iterator[Line[R]]:
+    """Every line of one shard, good or bad; `digest` has seen all of its bytes when the last one is out."""
+    offset = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            digest.update(line)
+            try:
+                yield Line(number, offset, record.model_validate_json(_payload(line)))
+            except ValidationError as error:
+                yield Line(number, offset, None, reason(error))
+            except ValueError as error:
+                yield Line(number, offset, None, str(error))
+            offset += len(line)
 
 
 class Places(Generic[R]):
@@ -266,7 +293,7 @@ class Places(Generic[R]):
 def count_records(folder: Path) -> int:
     """How many lines the shards of a folder have; nothing is checked."""
     count = 0
-    for shard in _shards(folder):
+    for shard in shard_files(folder):
         with shard.open("rb") as lines:
             count += sum(1 for _ in lines)
     return count
@@ -307,11 +334,13 @@ def _hold(folder: Path) -> int:
     return holder
 
 
-def _shards(folder: Path) -> list[Path]:
+def shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder, oldest first."""
     return sorted(folder.glob("[0-9][0-9][0-9][0-9].jsonl"))
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def seals(folder: Path) -> dict[str, str]:
+    """SHA-256 by name of every sealed shard. Raises UserError naming a line that is no seal."""
     path = folder / SUMS
     if not path.is_file():
         return {}
@@ -336,7 +365,7 @@ def _line(record: R) -> tuple[R, bytes]:
 def _payload(line: bytes) -> bytes:
     """The record's JSON out of a line. Raises ValueError saying what is wrong with the line."""
     if not line.endswith(b"\n"):
-        raise ValueError("cut short (no line end); the next writer of this ledger cuts it")
+        raise ValueError(TORN)
     start = len(_HEAD) + _CRC + len(_NEXT)
     head, crc, gap = line[: len(_HEAD)], line[len(_HEAD) : start - len(_NEXT)], line[start - len(_NEXT) : start]
     if head != _HEAD or gap != _NEXT:

@@ -30,6 +30,8 @@ STEP_NAME = re.compile(r"(?!.*\.partial$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names of steps are names of folders."""
 SETTLED = 2 * 10**9
 """Nanoseconds after which a file's times tell whether it changed: coarser clocks than this are not in use."""
+INDEX = ".index.sqlite"
+"""A cache that `distill traces` keeps in run folders; it is nobody's content."""
 HEADER = ("title", "status", "seed")
 """Keys of a recipe that are not steps."""
 
@@ -231,7 +233,7 @@ def run_step(
 
 
 def file_fingerprint(path: Path) -> str:
-    """Content hash of a file, or of every file of a folder with its relative name.
+    """Content hash of a file, or of every file of a folder, caches aside, with its relative name.
 
     A file is read once a process as long as nothing touches it. One touched in the last seconds is read anew: a
     change within the same tick of the file system's clock would leave no other trace.
@@ -243,7 +245,7 @@ def file_fingerprint(path: Path) -> str:
             return _content_hash(path)
         return _content_hash_once(path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if path.is_dir():
-        files = sorted(found for found in path.rglob("*") if found.is_file())
+        files = sorted(found for found in path.rglob("*") if found.is_file() and found.name != INDEX)
         return fingerprint([[str(found.relative_to(path)), file_fingerprint(found)] for found in files])
     raise UserError(f"{path}: no such file or folder")
 

@@ -1,0 +1,1 @@
+"""Stored traces: found, counted, checked and carried elsewhere. Nothing here writes a trace or a verdict."""
