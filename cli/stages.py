@@ -16,12 +16,13 @@ from distill.harvest import HarvestConfig, harvest
 from distill.imports.config import ImportConfig
 from distill.imports.stage import import_files, import_traces
 from distill.judge import JUDGE_VERSION, Judge
+from distill.judge.folder import judge_folder
 from distill.problems.benchmarks import benchmark_files
 from distill.problems.stage import ProblemsConfig, problems
 from distill.progress import Mode, Progress
 from distill.prompts import Chat
-from distill.recipe import Stage, StepContext
-from distill.runs import Report
+from distill.recipe import Stage, StepContext, renewed
+from distill.runs import Manifest, Report
 from distill.sampling.replay import ReplaySampler, recording_file, write_labels
 from distill.selection import asking, read_problems, select
 from distill.train.rl import RlConfig, rl
@@ -63,6 +64,30 @@ def _harvest_files(config: HarvestConfig, data: Path) -> Iterable[Path]:
     if config.replay is not None:
         return (recording_file(config.replay, data),)
     return (gguf_file(config.endpoint.serve),) if config.endpoint is not None and config.endpoint.serve else ()
+
+
+def judge_again(
+    folder: Path,
+    judge: Judge,
+    data: Path,
+    progress: Progress,
+    *,
+    again: tuple[str, ...] = (),
+    problems: Path | None = None,
+) -> Report:
+    """Draw the verdicts of a run folder anew where the judge is newer, or where `again` says so."""
+
+    def renew(manifest: Manifest) -> tuple[str, str] | None:
+        stage = REGISTRY.get(manifest.stage)
+        today = None if stage is None else renewed(manifest, stage, data)
+        return None if stage is None or today is None else (stage.version, today)
+
+    return judge_folder(folder, again=again, problems=problems, judge=judge, progress=progress, renew=renew)
+
+
+def _renew(folder: Path, c: StepContext) -> None:
+    with Judge(sandbox=c.sandbox) as judge:
+        judge_again(folder, judge, c.data, c.progress, problems=c.path("problems") if "problems" in c.inputs else None)
 
 
 def _import(c: StepContext) -> Report:
@@ -189,8 +214,10 @@ REGISTRY = {
     stage.name: stage
     for stage in (
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
-        Stage("harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files),
-        Stage("import", ImportConfig, _import, version=f"1 judge {JUDGE_VERSION}", reads=import_files),
+        Stage(
+            "harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files, renew=_renew
+        ),
+        Stage("import", ImportConfig, _import, version=f"1 judge {JUDGE_VERSION}", reads=import_files, renew=_renew),
         Stage("measure", MeasureConfig, _measure),
         Stage("curate", CurateConfig, _curate, version="3", reads=_curate_files),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from distill.content import file_fingerprint
 from distill.errors import UserError
-from distill.recipe import file_fingerprint
 from distill.records import Record, fingerprint, reason
 from distill.runs import write_durably
 from distill.strict_json import read_json

@@ -5,22 +5,33 @@ in `inputs` name other steps, or paths when they contain a slash. Stages are han
 `cli`, so this file knows none of them.
 """
 
-import hashlib
 import re
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
+from distill.content import file_fingerprint
 from distill.errors import UserError, did_you_mean
 from distill.progress import Progress
 from distill.records import fingerprint
-from distill.runs import InputRef, Manifest, Report, environment, git_commit, is_done, open_run, read_manifest, seal
+from distill.runs import (
+    MANIFEST,
+    InputRef,
+    Manifest,
+    Report,
+    environment,
+    git_commit,
+    is_done,
+    open_run,
+    read_manifest,
+    seal,
+)
 from distill.sandbox import WALLED, Sandbox
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -28,10 +39,8 @@ LARGEST_SEED = 2**31 - 1
 """Stages add to the seed, and some libraries stop at 32 bits."""
 STEP_NAME = re.compile(r"(?!.*\.partial$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names of steps are names of folders."""
-SETTLED = 2 * 10**9
-"""Nanoseconds after which a file's times tell whether it changed: coarser clocks than this are not in use."""
-INDEX = ".index.sqlite"
-"""A cache that `distill traces` keeps in run folders; it is nobody's content."""
+JUDGED = " judge "
+"""In a stage's version, what follows is the judge's."""
 HEADER = ("title", "status", "seed")
 """Keys of a recipe that are not steps."""
 
@@ -78,6 +87,8 @@ class Stage:
     """Raised when the same config would give other bytes; part of every fingerprint."""
     reads: Callable[[Any, Path], Iterable[Path]] = lambda config, data: ()
     """Files outside any run folder that the result depends on; their content is fingerprinted."""
+    renew: Callable[[Path, StepContext], None] | None = None
+    """Bring a finished folder up to date where only the judge is newer, instead of making it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +191,53 @@ def step_fingerprint(recipe: Recipe, step: Step, out: Path, data: Path) -> tuple
         for key, names in step.inputs.items()
         for name in names
     )
-    files = [[path.name, file_fingerprint(path)] for path in step.stage.reads(step.config, data)]
     table = step.config.model_dump(mode="json")
-    for key in step.inputs:
-        table.pop(key)
-    parts = [
-        step.stage.name,
-        step.stage.version,
-        table,
-        [(ref.field, ref.name, ref.fingerprint) for ref in inputs],
-        files,
-        recipe.seed,
-    ]
-    return fingerprint(parts), inputs
+    return _made_from(
+        step.stage, step.stage.version, table, _files(step.stage, step.config, data), inputs, recipe.seed
+    ), inputs
+
+
+def renewed(manifest: Manifest, stage: Stage, data: Path) -> str | None:
+    """The fingerprint of the same step under the stage's version of today.
+
+    None when more than the judge would differ: the stage itself, or a field the config did not have then.
+    """
+    if manifest.stage_version.partition(JUDGED)[0] != stage.version.partition(JUDGED)[0]:
+        return None
+    try:
+        files = _files(stage, _config_of(stage, manifest.config), data)
+    except (ValidationError, UserError):  # a config of another day, or a file that is not here any more
+        return None
+    made_from = manifest.config, files, manifest.inputs, manifest.seed
+    if _made_from(stage, manifest.stage_version, *made_from) != manifest.fingerprint:
+        return None
+    return _made_from(stage, stage.version, *made_from)
+
+
+def _config_of(stage: Stage, table: Mapping[str, Any]) -> StageConfig:
+    """A manifest's table as a config: as if nobody had written what is default, for some configs refuse that."""
+    fields = stage.config.model_fields
+    idle = {
+        name
+        for name, field in fields.items()
+        if not field.is_required()
+        and table.get(name) == to_jsonable_python(field.get_default(call_default_factory=True))
+    }
+    return stage.config.model_validate({name: value for name, value in table.items() if name not in idle})
+
+
+def _files(stage: Stage, config: StageConfig, data: Path) -> list[list[str]]:
+    return [[path.name, file_fingerprint(path)] for path in stage.reads(config, data)]
+
+
+def _made_from(
+    stage: Stage, version: str, table: Mapping[str, Any], files: Sequence[Any], inputs: Sequence[InputRef], seed: int
+) -> str:
+    fields = {ref.field for ref in inputs}
+    own = {key: value for key, value in table.items() if key not in fields}
+    return fingerprint(
+        [stage.name, version, own, [(ref.field, ref.name, ref.fingerprint) for ref in inputs], files, seed]
+    )
 
 
 def run_step(
@@ -205,6 +250,12 @@ def run_step(
     if is_done(folder, print_):
         return read_manifest(folder), False
     paths = {key: tuple(_path(out, ref) for ref in refs) for key, refs in step.inputs.items()}
+    if step.stage.renew is not None and (folder / MANIFEST).is_file():
+        context = StepContext(name, step.config, folder, paths, recipe.seed, data, progress, sandbox)
+        if renewed(read_manifest(folder), step.stage, data) == print_:
+            progress.say(f"{folder}: the judge is newer than its verdicts; they are drawn anew, nothing is made again")
+            step.stage.renew(folder, context)
+            return read_manifest(folder), True
     with open_run(folder, print_) as opened:
         if opened is None:
             return read_manifest(folder), False
@@ -232,41 +283,12 @@ def run_step(
     return manifest, True
 
 
-def file_fingerprint(path: Path) -> str:
-    """Content hash of a file, or of every file of a folder, caches aside, with its relative name.
-
-    A file is read once a process as long as nothing touches it. One touched in the last seconds is read anew: a
-    change within the same tick of the file system's clock would leave no other trace.
-    """
-    if path.is_file():
-        state = path.stat()
-        touched = max(state.st_mtime_ns, state.st_ctime_ns)
-        if time.time_ns() - touched < SETTLED:
-            return _content_hash(path)
-        return _content_hash_once(path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    if path.is_dir():
-        files = sorted(found for found in path.rglob("*") if found.is_file() and found.name != INDEX)
-        return fingerprint([[str(found.relative_to(path)), file_fingerprint(found)] for found in files])
-    raise UserError(f"{path}: no such file or folder")
-
-
-def _content_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-@lru_cache(maxsize=4096)
-def _content_hash_once(path: Path, *state: int) -> str:
-    """`state` is whatever a change of the file changes."""
-    return _content_hash(path)
-
-
 def _content(out: Path, name: str) -> str:
     if not is_path(name):
-        return read_manifest(step_folder(out, name)).fingerprint
+        return read_manifest(step_folder(out, name)).content
     path = Path(name)
     if (path / "manifest.json").is_file():
-        return read_manifest(path).fingerprint
+        return read_manifest(path).content
     return file_fingerprint(path)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from distill.errors import UserError
-from distill.records import Record, reason
+from distill.records import Record, fingerprint, reason
 
 MANIFEST = "manifest.json"
 RESUME = ".run.json"
@@ -68,6 +68,13 @@ class Manifest(Record):
     resumed: int
     """How many earlier attempts this folder continued."""
     report: Report
+    amended: str | None = None
+    """Hash of what was put in place of a part of it since: of verdicts judged again."""
+
+    @property
+    def content(self) -> str:
+        """What later steps depend on: what it was made from, and what was amended since."""
+        return self.fingerprint if self.amended is None else fingerprint([self.fingerprint, self.amended])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.checkpoints import Lineage, save_checkpoint
+from distill.content import file_fingerprint
 from distill.errors import UserError
 from distill.progress import Progress
 from distill.prompts import CHATML
-from distill.recipe import StageConfig, file_fingerprint
+from distill.recipe import StageConfig
 from distill.runs import Report
 
 MAGIC = b"GGUF"

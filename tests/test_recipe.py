@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from distill import recipe as graph
+from distill import content
 from distill.errors import UserError
 from distill.progress import Progress
 from distill.recipe import Recipe, Stage, StageConfig, StepContext, ancestors, find_recipe, load_recipe, run_step
@@ -180,19 +180,19 @@ def test_a_file_is_read_once_until_it_changes_even_behind_its_own_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, read = tmp_path / "weights", []
-    whole = graph._content_hash
-    monkeypatch.setattr(graph, "_content_hash", lambda path: read.append(path) or whole(path))
-    monkeypatch.setattr(graph, "SETTLED", 0)
+    whole = content._content_hash
+    monkeypatch.setattr(content, "_content_hash", lambda path: read.append(path) or whole(path))
+    monkeypatch.setattr(content, "SETTLED", 0)
     path.write_text("one")
-    first = graph.file_fingerprint(path)
-    assert graph.file_fingerprint(path) == first
+    first = content.file_fingerprint(path)
+    assert content.file_fingerprint(path) == first
     assert len(read) == 1
     times = path.stat()
     time.sleep(0.05)  # more than a tick of the file system's clock
     path.write_text("two")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert graph.file_fingerprint(path) != first
-    monkeypatch.setattr(graph, "SETTLED", 10**18)
-    graph.file_fingerprint(path)
-    graph.file_fingerprint(path)
+    assert content.file_fingerprint(path) != first
+    monkeypatch.setattr(content, "SETTLED", 10**18)
+    content.file_fingerprint(path)
+    content.file_fingerprint(path)
     assert len(read) == 4, "a file just touched is not trusted"

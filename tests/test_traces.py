@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from distill.content import INDEX, file_fingerprint
 from distill.errors import UserError
 from distill.harvest import TRACES, VERDICTS
 from distill.jsonl import write_jsonl
 from distill.ledger import Ledger, read_ledger
 from distill.progress import Progress
-from distill.recipe import INDEX, file_fingerprint
 from distill.records import Params, Problem, SamplerId, Status, Trace, Verdict
 from distill.traces.export import export
 from distill.traces.index import Index

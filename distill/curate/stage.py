@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from distill.content import file_fingerprint
 from distill.curate.card import MATCHES, Told, write_card
 from distill.curate.config import CurateConfig
 from distill.curate.content import content_filters
@@ -38,7 +39,6 @@ from distill.errors import UserError
 from distill.jsonl import write_jsonl
 from distill.progress import Progress
 from distill.prompts import Chat
-from distill.recipe import file_fingerprint
 from distill.records import Problem
 from distill.runs import Report
 from distill.selection import iter_problems

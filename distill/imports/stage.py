@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from pydantic import Field
 
+from distill.content import file_fingerprint
 from distill.curate.terms import SOURCES, Source, suggested
 from distill.errors import UserError
 from distill.harvest.draw import TRACES, VERDICTS, Judge, judged, report_cut
@@ -26,7 +27,6 @@ from distill.imports.walk import Line, Walk, teachers_of
 from distill.jsonl import MAX_BAD_LINES, iter_jsonl, writing_jsonl
 from distill.ledger import Ledger, read_ledger
 from distill.progress import Progress
-from distill.recipe import file_fingerprint
 from distill.records import Problem, Record, Status, Trace, Verdict, fingerprint
 from distill.runs import Report, write_durably
 from distill.sampling.replay import LABELS, Label

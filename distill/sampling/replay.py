@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from distill.content import file_fingerprint
 from distill.errors import UserError, did_you_mean
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.ledger import read_ledger
 from distill.problems.benchmarks import GsmRow, R1TraceRow, Row, data_file, rationale
-from distill.recipe import file_fingerprint
 from distill.records import Completion, Params, Record, SamplerId, Trace
 from distill.sampling.protocols import Answered, Request, TokenScores
 

@@ -17,14 +17,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from distill.errors import UserError, did_you_mean
-from distill.harvest import TRACES, VERDICTS
-from distill.jsonl import PlacedLines
-from distill.ledger import Places, read_placed
 from distill.progress import Progress
 from distill.records import Problem, Status, Trace, Verdict
 from distill.runs import sync_folder, write_durably
-from distill.selection import iter_placed_problems
-from distill.traces.index import LINES, Index, open_index
+from distill.traces.index import Index, open_index
+from distill.traces.joined import joined
 from distill.traces.questions import problems_of
 from distill.traces.stats import UNJUDGED, Stats, stats
 
@@ -128,36 +125,10 @@ def _names(folder: Path) -> Iterator[Path]:
 
 
 def _rows(index: Index, problems: Path | None, verdicts: Sequence[str], tokens: bool) -> Iterator[dict[str, Any]]:
-    """Rows in ledger order; verdicts and problems are read by their places as they are needed."""
-    index.connection.execute("CREATE TEMP TABLE at (id TEXT PRIMARY KEY, offset INTEGER) WITHOUT ROWID")
-    if problems is not None:
-        placed = ((problem.id, offset) for offset, problem in iter_placed_problems(problems))
-        index.connection.executemany("INSERT INTO at VALUES (?, ?)", placed)
-    judged = Places(index.folder / VERDICTS, Verdict)
-    asked = None if problems is None else PlacedLines(problems, Problem)
-    last: tuple[str, Problem | None] = "", None
-    try:
-        for _, _, trace in read_placed(index.folder / TRACES, Trace):
-            found = next(
-                index.ask(
-                    "SELECT place, verdicts.offset, at.offset FROM (SELECT ? AS id, ? AS problem) AS trace "
-                    "LEFT JOIN verdicts ON verdicts.id = trace.id LEFT JOIN at ON at.id = trace.problem "
-                    "ORDER BY place DESC LIMIT 1",
-                    (trace.id, trace.problem_id),
-                )
-            )
-            place, offset, where = found
-            verdict = None if place is None else judged.read(place // LINES, offset)
-            if verdicts and (UNJUDGED if verdict is None else verdict.status) not in verdicts:
-                continue
-            if trace.problem_id != last[0]:
-                known = asked is not None and where is not None
-                last = trace.problem_id, asked.read(where) if known and asked is not None else None
-            yield _row(trace, verdict, last[1], tokens)
-    finally:
-        judged.close()
-        if asked is not None:
-            asked.close()
+    """Rows in the order of the ledger."""
+    for found in joined(index, problems):
+        if not verdicts or (UNJUDGED if found.verdict is None else found.verdict.status) in verdicts:
+            yield _row(found.trace, found.verdict, found.problem, tokens)
 
 
 def _row(trace: Trace, verdict: Verdict | None, problem: Problem | None, tokens: bool) -> dict[str, Any]:

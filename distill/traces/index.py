@@ -20,11 +20,11 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from distill.content import INDEX
 from distill.errors import UserError
 from distill.harvest import TRACES, VERDICTS
 from distill.ledger import LOST, RESEALED, SUMS, TORN, Line, Places, read_shard, seals, shard_files
 from distill.progress import Progress, Task
-from distill.recipe import INDEX
 from distill.records import Finish, Record, SamplerId, Status, Trace, Verdict
 
 LAYOUT = 1

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from distill.checkpoints import LINEAGE, Lineage, read_lineage, save_checkpoint
+from distill.content import file_fingerprint
 from distill.errors import UserError
 from distill.harvest.draw import Judge
 from distill.jsonl import read_jsonl
 from distill.progress import Progress
 from distill.prompts import Chat
-from distill.recipe import file_fingerprint
 from distill.records import Params, Problem
 from distill.runs import MANIFEST, Report, read_manifest
 from distill.sampling.protocols import CACHE_GB, LoadedModel, ModelLoader

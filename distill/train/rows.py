@@ -8,12 +8,12 @@ made here.
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.content import file_fingerprint
 from distill.curate.curriculum import order_file
 from distill.curate.decontaminate import UNCHECKED
 from distill.errors import UserError
 from distill.jsonl import read_jsonl
 from distill.prompts import Chat
-from distill.recipe import file_fingerprint
 from distill.records import Example
 from distill.runs import MANIFEST, read_manifest
 

@@ -150,7 +150,7 @@ def _graph(targets: Iterable[Path]) -> dict[Path, Step]:
                 continue
             if folder not in steps:
                 visit(folder)
-            if read_manifest(folder).fingerprint != ref.fingerprint:
+            if read_manifest(folder).content != ref.fingerprint:
                 stale.add(folder)
         steps[path] = Step(path.name, manifest, tuple(inputs))
 
