@@ -43,8 +43,13 @@ def _problem_files(config: ProblemsConfig, data: Path) -> Iterable[Path]:
     return benchmark_files(config.benchmark, config.split, data) if config.benchmark else ()
 
 
+def _judge(c: StepContext) -> Judge:
+    """As many judges as processors: programs are then judged as fast as this machine can."""
+    return Judge(workers=max(2, len(os.sched_getaffinity(0))), sandbox=c.sandbox)
+
+
 def _harvest(c: StepContext) -> Report:
-    with harvest_sampler(c) as (sampler, template), Judge(sandbox=c.sandbox) as judge:
+    with harvest_sampler(c) as (sampler, template), _judge(c) as judge:
         done = harvest(
             c.path("problems"),
             c.out,
@@ -86,13 +91,13 @@ def judge_again(
 
 
 def _renew(folder: Path, c: StepContext) -> None:
-    with Judge(sandbox=c.sandbox) as judge:
+    with _judge(c) as judge:
         judge_again(folder, judge, c.data, c.progress, problems=c.path("problems") if "problems" in c.inputs else None)
 
 
 def _import(c: StepContext) -> Report:
     problems = c.path("problems") if "problems" in c.inputs else None
-    with Judge(sandbox=c.sandbox) as judge:
+    with _judge(c) as judge:
         return import_traces(c.out, c.config, data=c.data, problems=problems, judge=judge, progress=c.progress)
 
 

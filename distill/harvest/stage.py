@@ -14,6 +14,7 @@ from typing import get_args
 from distill.errors import UserError
 from distill.harvest.config import HarvestConfig
 from distill.harvest.draw import Judge, Judged, sample_and_judge
+from distill.harvest.overlap import Overlap
 from distill.harvest.summary import summarize
 from distill.harvest.walk import Walk
 from distill.progress import Progress
@@ -40,10 +41,11 @@ def harvest(
     template the sampler renders with.
     """
     chosen = select(read_problems(problems), config.select, problems)
+    overlap = None if judge is None or config.defer_verdicts else Overlap(judge)
     if config.in_rounds:
-        assert judge is not None, "checked with the config"
-        walk = Walk(chosen, out, config, sampler, judge, seed + config.seed, progress, chat_fingerprint)
-        report = _report(walk.rows(), chosen, lambda: walk.expected, config, sampler, spent=walk.spent)
+        assert overlap is not None, "checked with the config"
+        walk = Walk(chosen, out, config, sampler, overlap, seed + config.seed, progress, chat_fingerprint)
+        report = _report(walk.rows(), chosen, lambda: walk.expected, config, sampler, overlap, spent=walk.spent)
         return summarize(report, walk.history, walk.now, out, config)
     rows = sample_and_judge(
         chosen,
@@ -51,13 +53,13 @@ def harvest(
         config.params,
         config.samples,
         sampler=sampler,
-        judge=None if config.defer_verdicts else judge,
+        judge=overlap,
         seed=seed + config.seed,
         progress=progress,
         template=chat_fingerprint,
         ask=asking(config.instruction),
     )
-    return _report(rows, chosen, lambda: len(chosen) * config.samples, config, sampler)
+    return _report(rows, chosen, lambda: len(chosen) * config.samples, config, sampler, overlap)
 
 
 def _report(
@@ -66,6 +68,7 @@ def _report(
     wanted: Callable[[], int],
     config: HarvestConfig,
     sampler: Sampler,
+    overlap: Overlap | None,
     *,
     spent: Callable[[Trace], int] = lambda trace: trace.completion_tokens,
 ) -> Report:
@@ -91,6 +94,8 @@ def _report(
     lines.append(
         "  ".join(f"{status} {statuses[status]:,}" for status in (*get_args(Status), "unjudged") if statuses[status])
     )
+    if overlap is not None:
+        lines.append(overlap.line)
     table = {}
     for (family, level), group in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or 0)):
         name = family if level is None else f"{family}/level-{level}"
@@ -103,6 +108,7 @@ def _report(
             "resumed": resumed,
             "missing": expected - total,
             "tokens_per_second": round(rate, 1),
+            **({} if overlap is None else {"waited_for_judge": round(overlap.share, 4)}),
             **statuses,
         },
         tokens=tokens,
