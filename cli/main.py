@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as typer sets it."""
+SCREEN = 24
+"""Lines of an error that a terminal shows."""
 MENDABLE = {
     errno.ENOSPC: "disk full; nothing acknowledged is lost: free space and run the same command",
     errno.EDQUOT: "disk quota reached; nothing acknowledged is lost: free space and run the same command",
@@ -56,7 +58,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(_told(str(error)), file=sys.stderr)
         sys.exit(2)
     except SystemExit as stopped:
         if stopped.code == INTERRUPTED:
@@ -68,6 +70,14 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"{where}{MENDABLE[error.errno]}", file=sys.stderr)
         sys.exit(2)
+
+
+def _told(error: str) -> str:
+    """All of it to a file or a pipe; on a terminal no more lines than one screen."""
+    lines = error.splitlines()
+    if not sys.stderr.isatty() or len(lines) <= SCREEN:
+        return error
+    return "\n".join([*lines[:SCREEN], f"... and {len(lines) - SCREEN:,} more lines: 2> errors.txt writes them all"])
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def _problem_files(config: ProblemsConfig, data: Path) -> Iterable[Path]:
 
 def _judge(c: StepContext) -> Judge:
     """As many judges as processors: programs are then judged as fast as this machine can."""
-    return Judge(workers=max(2, len(os.sched_getaffinity(0))), sandbox=c.sandbox)
+    return Judge(workers=max(2, os.cpu_count() or 2), sandbox=c.sandbox)
 
 
 def _harvest(c: StepContext) -> Report:

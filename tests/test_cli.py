@@ -187,3 +187,14 @@ def test_out_below_a_file_is_refused(small: Path) -> None:
 def test_stage_with_several_steps_asks_which(tmp_path: Path) -> None:
     text = complaint("sft", "--recipe", "mini", "--out", tmp_path)
     assert "several steps of stage sft; choose with --step" in text
+
+
+def test_a_terminal_shows_one_screen_of_a_long_error_and_a_pipe_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cli import main as module
+
+    error = "\n".join(f"x.jsonl:{number}: bad" for number in range(1000))
+    assert module._told(error) == error
+    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True, raising=False)
+    told = module._told(error).splitlines()
+    assert told[-1] == "... and 976 more lines: 2> errors.txt writes them all"
+    assert len(told) == 25

@@ -27,7 +27,18 @@ def test_every_bad_line_is_named_with_its_reason(tmp_path: Path) -> None:
     assert "content: Field required" in lines[1]
 
 
-def test_a_thousand_bad_lines_are_counted_not_printed(tmp_path: Path) -> None:
+def test_a_thousand_bad_lines_are_all_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text("[]\n" * 1000)
+    with pytest.raises(UserError) as error:
+        read_jsonl(path, Message)
+    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == [
+        f"{path}:{number}" for number in range(1, 1001)
+    ]
+
+
+def test_more_bad_lines_than_anybody_reads_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.jsonl.MAX_BAD_LINES", 20)
     path = tmp_path / "m.jsonl"
     path.write_text("[]\n" * 1000)
     with pytest.raises(UserError, match="and 980 more bad lines"):

@@ -24,7 +24,7 @@ from distill.harvest.draw import TRACES, VERDICTS, Judge, judged, report_cut
 from distill.imports.config import ImportConfig
 from distill.imports.reading import count_rows, find_files, local_dataset
 from distill.imports.walk import Line, Walk, teachers_of
-from distill.jsonl import MAX_BAD_LINES, iter_jsonl, writing_jsonl
+from distill.jsonl import iter_jsonl, writing_jsonl
 from distill.ledger import Ledger, read_ledger
 from distill.progress import Progress
 from distill.records import Problem, Record, Status, Trace, Verdict, fingerprint
@@ -32,6 +32,8 @@ from distill.runs import Report, write_durably
 from distill.sampling.replay import LABELS, Label
 
 PROBLEMS, BAD_ROWS, SURVEY = "problems.jsonl", "bad_rows.jsonl", "survey.json"
+BAD_SHOWN = 20
+"""Bad rows spelled out in an error or a report; all of them stand in the file."""
 
 
 class BadRow(Record):
@@ -278,10 +280,10 @@ def _verdicts(out: Path, survey: Survey) -> tuple[Counter[str], int]:
 
 
 def _bad_lines(out: Path, survey: Survey) -> str:
-    rows = islice(iter_jsonl(out / BAD_ROWS, BadRow), MAX_BAD_LINES) if survey.bad else iter(())
+    rows = islice(iter_jsonl(out / BAD_ROWS, BadRow), BAD_SHOWN) if survey.bad else iter(())
     shown = [f"{row.where}: {row.why}" for row in rows]
-    if survey.bad > MAX_BAD_LINES:
-        shown.append(f"... and {survey.bad - MAX_BAD_LINES:,} more, all in {BAD_ROWS}")
+    if survey.bad > BAD_SHOWN:
+        shown.append(f"... and {survey.bad - BAD_SHOWN:,} more, all in {BAD_ROWS}")
     return "\n".join([f"{survey.bad:,} rows are no trace:", *shown])
 
 
