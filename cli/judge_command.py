@@ -40,7 +40,7 @@ def judge(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
-    """Judge a file of answers and programs, or the traces of a run folder anew.
+    """Judge a file of answers and programs, or traces anew.
 
     \b
       distill judge answers.jsonl --out verdicts.jsonl

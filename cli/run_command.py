@@ -75,6 +75,8 @@ def run(
     from distill.recipe import ancestors
 
     kept = chosen(sandbox, accepted=accept)
+    if to is None:
+        _refuse_held(recipe, out)
     loaded = load(recipe, set_)
     names = ancestors(loaded, to) if to is not None else list(loaded.steps)
     _run(loaded, names, out, data, kept, quiet=quiet, json_=json_)
@@ -120,6 +122,7 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
         from cli.describe import choose_step, replace_main_input
 
         kept = chosen(sandbox, accepted=accept)
+        _refuse_held(recipe, out, step or stage)
         loaded = load(recipe, set_)
         name = choose_step(loaded, stage, step)
         if from_ is not None:
@@ -160,6 +163,16 @@ def _explain(
 
 def _out(out: Path | None, recipe: "Recipe") -> Path:
     return out if out is not None else Path("runs") / recipe.name
+
+
+def _refuse_held(recipe: str, out: Path | None, step: str | None = None) -> None:
+    """Say at once, before libraries are loaded, that another process holds a step; all of them without a name."""
+    from distill.runs import check_free
+
+    folder = out if out is not None else Path("runs") / Path(recipe).stem
+    names = [step] if step else sorted(path.name[1:].removesuffix(".lock") for path in folder.glob(".*.lock"))
+    for name in names:
+        check_free(folder / name)
 
 
 def load(recipe: str, overrides: list[str] | None) -> "Recipe":

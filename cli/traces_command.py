@@ -13,7 +13,7 @@ from cli.sandbox_options import AcceptOption, SandboxOption, chosen
 if TYPE_CHECKING:
     from distill.recipe import Recipe
 
-app = typer.Typer(no_args_is_help=True, help="Look at stored traces, check them, carry them out, or bring in others.")
+app = typer.Typer(no_args_is_help=True, help="List, show, count, verify, export or import traces.")
 
 
 def register(parent: typer.Typer) -> None:
@@ -68,7 +68,7 @@ def import_(
     sandbox: SandboxOption = "",
     accept: AcceptOption = False,
 ) -> None:
-    """Make a run folder of foreign traces: problems, traces, verdicts, sources.
+    """Make a run folder of foreign traces, judged where gold is known.
 
     Look first, then import; the folder is one `curate` and `bench` read like a harvest:
 

@@ -32,13 +32,13 @@ def ls(
     folder: Annotated[Path, typer.Argument(help="Where to look; everything below it.")] = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """List run folders that hold traces: how many, verdicts, who spoke, state, size, last written.
+    """List run folders with traces, how many and their verdicts.
 
     \b
       distill traces ls
       distill traces ls runs/mini
 
-    complete: the step is finished; open: its last shard may still grow; sealed: neither. Folders are counted through an
+    With who spoke, the size and when a shard was last written. complete: the step is finished; open: its last shard may still grow; sealed: neither. Folders are counted through an
     index kept beside the shards (.index.sqlite), read anew only where a shard changed; delete it whenever you like.
     """
     from distill.errors import UserError
@@ -71,14 +71,14 @@ def show(
     problems: ProblemsOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Print one trace: problem, thought, answer, and each verdict it was given. A problem's id lists its traces.
+    """Print one trace with its problem and verdicts.
 
     \b
       distill traces show 00cfb40860e72dfe
       distill traces show 00cf runs/mini/harvest
       distill traces show stories-3-17 runs/mini
 
-    It is found by the index, so nothing else is read; its checksum is checked. Control characters a model wrote are
+    A problem's id lists its traces. A trace is found by the index, so nothing else is read; its checksum is checked. Control characters a model wrote are
     shown as pictures. Piped, the text is plain; NO_COLOR is heeded.
     """
     from rich.console import Console
@@ -97,7 +97,7 @@ def show(
 
 
 def stats(folder: FolderArgument, problems: ProblemsOption = None, json_: JsonOption = False) -> None:
-    """Count a run folder: verdicts, yield by family and level, token lengths at quantiles, tokens, by sampler.
+    """Count verdicts, yield by family and level, lengths, tokens.
 
     \b
       distill traces stats runs/mini/harvest
@@ -121,7 +121,7 @@ def verify(
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Check every byte of every shard, and name each fault as file:line.
+    """Check every byte of every shard; name faults as file:line.
 
     \b
       distill traces verify
@@ -160,14 +160,14 @@ def export(
     problems: ProblemsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Write traces with verdicts and problems as parquet, or as a folder `datasets` opens, with a dataset card.
+    """Write traces as parquet, or as a folder `datasets` opens.
 
     \b
       distill traces export runs/mini/harvest --out traces.parquet
       distill traces export runs/mini/harvest --out mini-traces --verdict correct
       python -c 'import datasets; print(datasets.load_dataset("mini-traces"))'
 
-    One row a trace, one type a column, in the order of the ledger; any size streams. Every mistake is in it: for
+    With verdicts and problems, and of a folder a dataset card. One row a trace, one type a column, in the order of the ledger; any size streams. Every mistake is in it: for
     examples to train on, see distill curate.
     """
     from distill.traces.export import export as write

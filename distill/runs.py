@@ -111,18 +111,36 @@ def is_done(folder: Path, fingerprint: str) -> bool:
 def hold(folder: Path) -> Iterator[None]:
     """Hold a step against other processes. Raises UserError naming the holder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    with path.open("a+") as lock:
+    with _lock(folder).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise UserError(f"{folder}: held by {holder}; wait for it or choose another --out") from error
+            raise UserError(_held(folder, lock.read())) from error
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()} since {_now()}")
         lock.flush()
         yield
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError naming the holder when another process holds a step now. Takes nothing, promises nothing."""
+    path = _lock(folder)
+    if not path.is_file():
+        return
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(_held(folder, lock.read())) from error
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _held(folder: Path, holder: str) -> str:
+    return f"{folder}: held by {holder.strip() or 'another process'}; wait for it or choose another --out"
 
 
 @contextmanager
