@@ -38,8 +38,9 @@ def ls(
       distill traces ls
       distill traces ls runs/mini
 
-    With who spoke, the size and when a shard was last written. complete: the step is finished; open: its last shard may still grow; sealed: neither. Folders are counted through an
-    index kept beside the shards (.index.sqlite), read anew only where a shard changed; delete it whenever you like.
+    With who spoke, the size and when a shard was last written. complete: the step is finished; open: its last shard
+    may still grow; sealed: neither. Folders are counted through an index kept beside the shards (.index.sqlite), read
+    anew only where a shard changed; delete it whenever you like.
     """
     from distill.errors import UserError
     from distill.traces.stats import list_folders, mix
@@ -78,8 +79,8 @@ def show(
       distill traces show 00cf runs/mini/harvest
       distill traces show stories-3-17 runs/mini
 
-    A problem's id lists its traces. A trace is found by the index, so nothing else is read; its checksum is checked. Control characters a model wrote are
-    shown as pictures. Piped, the text is plain; NO_COLOR is heeded.
+    A problem's id lists its traces. A trace is found by the index, so nothing else is read; its checksum is checked.
+    Control characters a model wrote are shown as pictures. Piped, the text is plain; NO_COLOR is heeded.
     """
     from rich.console import Console
 
@@ -167,8 +168,8 @@ def export(
       distill traces export runs/mini/harvest --out mini-traces --verdict correct
       python -c 'import datasets; print(datasets.load_dataset("mini-traces"))'
 
-    With verdicts and problems, and of a folder a dataset card. One row a trace, one type a column, in the order of the ledger; any size streams. Every mistake is in it: for
-    examples to train on, see distill curate.
+    With verdicts and problems, and of a folder a dataset card. One row a trace, one type a column, in the order of the
+    ledger; any size streams. Every mistake is in it: for examples to train on, see distill curate.
     """
     from distill.traces.export import export as write
 
