@@ -1,6 +1,5 @@
 """Harvest asks once for every sample, says the same whenever it is asked, and counts what came."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -378,38 +377,3 @@ def test_trace_ids_are_those_of_0_1_0(fields: dict[str, object], ids: list[str],
         chat_fingerprint="abc",
     )
     assert [trace.id for trace in read_ledger(tmp_path / "traces", Trace)] == ids
-
-
-class Slow(Comparing):
-    """Thinks so long about every trace."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-
-    def _judge(self, pair: tuple[Problem, Trace]) -> Verdict:
-        time.sleep(self.seconds)
-        return super()._judge(pair)
-
-
-class SlowOracle(OracleSampler):
-    """Speaks slowly."""
-
-    def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
-        for answered in super().sample(requests):
-            time.sleep(0.01)
-            yield answered
-
-
-@pytest.mark.parametrize(("seconds", "low", "high"), [(0.0, 0.0, 0.2), (0.01, 0.3, 0.7), (0.1, 0.8, 1.0)])
-def test_a_report_says_how_long_the_sampler_waited_for_the_judge(
-    problems: list[Problem], tmp_path: Path, seconds: float, low: float, high: float
-) -> None:
-    write_jsonl(tmp_path / "problems.jsonl", problems[:12])
-    config = HarvestConfig(problems="./problems.jsonl", sampler="oracle", error_rate=0.0, max_tokens=200)
-    sampler, judge = SlowOracle(problems), Slow(seconds)
-    report = harvest(
-        tmp_path / "problems.jsonl", tmp_path / "out", config, sampler=sampler, judge=judge, seed=0, progress=QUIET
-    )
-    assert low <= report.counts["waited_for_judge"] <= high
-    assert any("the sampler waited for the judge" in line for line in report.lines)
