@@ -16,7 +16,8 @@ SMOLLM := $(VENV)/.ready-smollm
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce adaptive test test-smollm check judge-audit dedup-audit speed soak gpu clean
+.PHONY: help setup demo reproduce adaptive test test-smollm check judge-audit dedup-audit ledger-audit speed soak gpu
+.PHONY: clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -68,6 +69,9 @@ judge-audit: $(READY) ## All that docs/judge.md claims, measured: labels, faults
 
 dedup-audit: $(READY) ## 100,000 duplicates planted among a million prompts: recall, false drops, seconds, memory (10 min)
 	$(BIN)/python -m tests.audit_near
+
+ledger-audit: $(READY) ## All that docs/ledger.md claims, through the command line: bits, tails, disks, kills (20 min)
+	$(BIN)/python -W ignore -m tests.ledger_audit
 
 speed: $(READY) ## Timings against peers, both sides in one run, rows into docs/speed/*.csv
 	$(BIN)/python -m tests.speed

@@ -378,3 +378,10 @@ def test_a_place_that_holds_no_whole_record_is_named(tmp_path: Path, shift: int,
     with pytest.raises(UserError, match=rf"0000\.jsonl: byte {offset + shift}: .*{complaint}"):
         ledger.read(shard, offset + shift)
     ledger.close()
+
+
+def test_a_killed_harvest_never_asks_a_server_again_for_what_was_acknowledged() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.server_kills", "3"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 acknowledged traces lost, 0 doubled, 0 acknowledged ones asked again" in result.stdout
