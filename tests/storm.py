@@ -83,7 +83,7 @@ def check(out: Path) -> tuple[int, int, int]:
 def errors(count: int, out: Path) -> Storm:
     """30% of calls fail, in ten ways."""
     begun = time.monotonic()
-    with mock_server(errors=0.3) as server:
+    with mock_server(errors=0.3, seed=1) as server:
         harvest([server], count, out, concurrency=64)
         seconds, counts = time.monotonic() - begun, server.counts
     wasted = counts["whole"] - count + counts["refused"]

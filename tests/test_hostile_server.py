@@ -12,11 +12,16 @@ from distill.harvest import TRACES, sample_and_judge
 from distill.ledger import read_ledger
 from distill.progress import Progress
 from distill.records import Params, Problem, Trace
-from distill.sampling.endpoint import EndpointConfig, EndpointSampler
+from distill.sampling.endpoint import EndpointConfig, EndpointSampler, retry
 from tests.hostile_server import BEHAVIORS, FINAL, GOOD_STREAM, STREAMS, Behave, good, serving
 
 PROBLEM = Problem(id="p", kind="open", prompt="2+2?", source="x", split="train")
 DEADLINE = 1.0
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "BACKOFF", 0.02)
 
 
 def stored(out: Path, *behaviors: Behave, **fields: Any) -> list[str]:
