@@ -16,8 +16,8 @@ SMOLLM := $(VENV)/.ready-smollm
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce adaptive test test-smollm check judge-audit dedup-audit ledger-audit speed soak gpu
-.PHONY: clean
+.PHONY: help setup demo reproduce adaptive test test-smollm check judge-audit dedup-audit ledger-audit speed soak storm
+.PHONY: gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -78,6 +78,9 @@ speed: $(READY) ## Timings against peers, both sides in one run, rows into docs/
 
 soak: $(READY) ## Five minutes of served load on the engine: 500 requests, cancellations, dropped clients
 	$(BIN)/python -W ignore -m tests.soak_engine
+
+storm: $(READY) ## 10,000 requests to servers that fail, refuse and die: exactly once, wasted calls counted (10 min)
+	$(BIN)/python -W ignore -m tests.storm
 
 gpu: ## Kernel tests and timings on a GPU machine (python3 with torch and triton is enough)
 	$(PYTHON) -m tests.speed.gpu --slice $(SLICE)
