@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.sampling.int8 import Int8Map, Weights
-from distill.sampling.product import product
+from distill.sampling.product import FEW_ROWS, LARGE_BYTES, product, turned, turns
 from teacher.moe import Experts, FeedForward, MixtureOfExperts
 from teacher.parallel.joins import alone
 
@@ -77,6 +77,7 @@ class _Mixture:
         self.gate, self.shared = mlp.gate, feed(mlp.shared_experts, "exact")
         gate_up_EXD, down_EDF = mlp.experts.gate_up_proj.detach(), mlp.experts.down_proj.detach()
         self.gate_up_of, self.down_of = gate_up_EXD.unbind(0), down_EDF.unbind(0)
+        self.turns = turns(gate_up_EXD) and self.gate_up_of[0].nbytes >= LARGE_BYTES
         self.gate_up_EDX, self.down_EFD = gate_up_EXD.transpose(1, 2), down_EDF.transpose(1, 2)
         if gate_up_EXD.nbytes + down_EDF.nbytes <= TRANSPOSED_BYTES:
             self.gate_up_EDX, self.down_EFD = self.gate_up_EDX.contiguous(), self.down_EFD.contiguous()
@@ -98,10 +99,27 @@ class _Mixture:
         order_M = chosen_M.argsort()
         ends_E = torch.bincount(chosen_M, minlength=len(self.down_of)).cumsum(0, dtype=torch.int32)
         x_MD = x_ND.index_select(0, order_M // choices)
-        gate_MF, up_MF = F.grouped_mm(x_MD, self.gate_up_EDX, offs=ends_E).chunk(2, dim=-1)
-        said_MD = F.grouped_mm(F.silu(gate_MF).mul_(up_MF), self.down_EFD, offs=ends_E)
+        if self.turns and len(x_MD) <= FEW_ROWS * len(self.down_of):
+            said_MD = self._each(x_MD, ends_E.diff(prepend=ends_E.new_zeros(1)).tolist())
+        else:
+            said_MD = self._grouped(x_MD, ends_E)
         said_NKD = torch.empty_like(said_MD).index_copy_(0, order_M, said_MD).unflatten(0, (-1, choices))
         return torch.bmm(weights_NK.to(x_ND.dtype)[:, None], said_NKD)[:, 0]
+
+    def _each(self, x_MD: Tensor, counts_E: list[int]) -> Tensor:
+        """Large experts of few rows each, one after the other, so that each weight is read once at memory's speed."""
+        said = []
+        for x_ND, gate_up_XD, down_DF in zip(x_MD.split(counts_E), self.gate_up_of, self.down_of, strict=True):
+            if len(x_ND):
+                apply = turned if len(x_ND) <= FEW_ROWS else F.linear
+                gate_NF, up_NF = apply(x_ND, gate_up_XD).chunk(2, dim=-1)
+                said.append(apply(F.silu(gate_NF).mul_(up_NF), down_DF))
+        return torch.cat(said)
+
+    def _grouped(self, x_MD: Tensor, ends_E: Tensor) -> Tensor:
+        gate_MF, up_MF = F.grouped_mm(x_MD, self.gate_up_EDX, offs=ends_E).chunk(2, dim=-1)
+        said_MD: Tensor = F.grouped_mm(F.silu(gate_MF).mul_(up_MF), self.down_EFD, offs=ends_E)
+        return said_MD
 
 
 class _Int8Mixture:

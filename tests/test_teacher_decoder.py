@@ -8,6 +8,7 @@ import torch
 from distill.errors import UserError
 from teacher.config import preset
 from teacher.decoder import LatentDecoder
+from teacher.feed import feed
 from teacher.model import DeepseekForCausalLM
 
 YARN = {
@@ -233,3 +234,15 @@ def test_the_cache_holds_the_latent_and_nothing_else(dtype: torch.dtype, size: i
 def test_a_cache_longer_than_the_model_knows_is_refused() -> None:
     with pytest.raises(UserError, match=r"capacity 513: beyond the model's max_position_embeddings \(512\)"):
         LatentDecoder(make()).allocate(blocks=99, block_size=8, longest=513)
+
+
+@pytest.mark.parametrize("rows", [2, 12, 13, 40])
+def test_large_experts_of_few_rows_say_what_the_model_says(rows: int) -> None:
+    """Up to six rows an expert each is read once by itself, beyond that all go through one grouped product."""
+    model = make(
+        hidden_size=512, moe_intermediate_size=256, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1
+    )
+    mixture = model.model.layers[-1].mlp
+    x = torch.randn(rows, 512)
+    with torch.inference_mode():
+        torch.testing.assert_close(feed(mixture, "exact")(x), mixture(x), rtol=1e-4, atol=1e-5)
