@@ -27,9 +27,9 @@ from distill.progress import Progress
 from distill.records import Problem, Record, Status, Trace, Verdict
 from distill.runs import MANIFEST, Manifest, Report, hold, read_manifest, sync_folder, write_durably
 from distill.selection import iter_problems
+from distill.traces.asked import problems_of
 from distill.traces.index import check_ledger, open_index
 from distill.traces.joined import Joined, joined
-from distill.traces.questions import problems_of
 from distill.traces.show import older_ledgers
 from distill.traces.stats import UNJUDGED, Stats, mix, stats
 

@@ -20,9 +20,9 @@ from distill.errors import UserError, did_you_mean
 from distill.progress import Progress
 from distill.records import Problem, Status, Trace, Verdict
 from distill.runs import sync_folder, write_durably
+from distill.traces.asked import problems_of
 from distill.traces.index import Index, open_index
 from distill.traces.joined import joined
-from distill.traces.questions import problems_of
 from distill.traces.stats import UNJUDGED, Stats, stats
 
 README, DATA = "README.md", "data"

@@ -16,8 +16,8 @@ from distill.jsonl import iter_jsonl
 from distill.ledger import read_ledger
 from distill.progress import Progress
 from distill.records import Problem, Record, Trace, Verdict
+from distill.traces.asked import problems_of
 from distill.traces.index import Found, Index, open_index
-from distill.traces.questions import problems_of
 
 COLORS = {"correct": "green", "wrong": "red"}
 """All other verdicts are yellow: they are not about being right."""

@@ -9,8 +9,8 @@ from distill.ledger import seals, shard_files
 from distill.progress import Progress
 from distill.records import Problem, Record, Status
 from distill.runs import MANIFEST
+from distill.traces.asked import problems_asked
 from distill.traces.index import Index, open_index
-from distill.traces.questions import problems_asked
 
 UNJUDGED = "unjudged"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)

@@ -3,8 +3,8 @@
 What is cheap and what guards the others comes first. Each filter has a table of its own; "off" leaves it out.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -63,25 +63,16 @@ class ContentConfig(StageConfig):
 
 def content_filters(config: ContentConfig, harm_scores: Mapping[str, float] | None = None) -> list[Filter]:
     """The filters a config asks for, in the order they look. `harm_scores`: by trace id, what another judge says."""
-    made: list[Filter] = []
-    if config.size != "off":
-        made.append(Size(config.size))
-    if config.characters != "off":
-        made.append(Characters(config.characters))
-    if config.think_block != "off":
-        made.append(ThinkBlock(config.think_block))
-    if config.answer != "off":
-        made.append(Answer(config.answer))
-    if config.format != "off":
-        made.append(Format(config.format))
-    if config.language != "off":
-        made.append(Language(config.language))
-    if config.repetition != "off":
-        made.append(Repetition(config.repetition))
-    if config.readability != "off":
-        made.append(Readability(config.readability))
-    if config.personal != "off":
-        made.append(Personal(config.personal))
-    if config.harm != "off":
-        made.append(Harm(config.harm, harm_scores or {}))
-    return made
+    makers: tuple[tuple[object, Callable[[Any], Filter]], ...] = (
+        (config.size, Size),
+        (config.characters, Characters),
+        (config.think_block, ThinkBlock),
+        (config.answer, Answer),
+        (config.format, Format),
+        (config.language, Language),
+        (config.repetition, Repetition),
+        (config.readability, Readability),
+        (config.personal, Personal),
+        (config.harm, lambda table: Harm(table, harm_scores or {})),
+    )
+    return [make(table) for table, make in makers if table != "off"]

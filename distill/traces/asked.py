@@ -1,4 +1,4 @@
-"""Questions: the problems a run folder's traces answer, found beside it, so that families and levels have names."""
+"""Asked: the problems a run folder's traces answer, found beside it, so that families and levels have names."""
 
 from collections.abc import Iterator
 from pathlib import Path
