@@ -16,8 +16,8 @@ SMOLLM := $(VENV)/.ready-smollm
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce adaptive test test-smollm check judge-audit dedup-audit ledger-audit speed soak storm
-.PHONY: gpu clean
+.PHONY: help setup demo reproduce adaptive test test-smollm test-slow check judge-audit dedup-audit ledger-audit speed
+.PHONY: soak storm gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -57,6 +57,9 @@ test: $(READY) ## All tests (set DISTILL_DATA to the benchmark files to run thos
 
 test-smollm: $(SMOLLM) ## Tests that need real SmolLM2 weights; compiles llama.cpp the first time
 	$(BIN)/python -m pytest -m smollm
+
+test-slow: $(READY) ## Tests left out for their length: every ZeRO configuration, more kills (3 min)
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY) ## Format, lint, types, walls
 	$(BIN)/ruff format --check .

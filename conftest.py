@@ -25,10 +25,11 @@ def data_dir() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of real SmolLM2 weights run only when asked for by mark: their extra compiles llama.cpp."""
-    if "smollm" not in (config.getoption("-m") or ""):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("smollm")])
-        items[:] = [item for item in items if not item.get_closest_marker("smollm")]
+    """Tests of real SmolLM2 weights, whose extra compiles llama.cpp, and slow ones run only when asked for by mark."""
+    for mark in ("smollm", "slow"):
+        if mark not in (config.getoption("-m") or ""):
+            config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(mark)])
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
 
 
 @pytest.hookimpl(wrapper=True)

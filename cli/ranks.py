@@ -9,18 +9,24 @@ from typing import Any
 from distill.errors import UserError
 from distill.recipe import Recipe
 
+KEYS = ("tensor_parallel", "expert_parallel", "data_parallel")
+"""Keys of a table that ask for processes."""
+
 
 def processes(config: Any) -> int:
     """How many processes a step's table asks for."""
-    return max(getattr(config, "tensor_parallel", 1), getattr(config, "expert_parallel", 1))
+    return max(getattr(config, key, 1) for key in KEYS)
 
 
 def expect_processes(step: str, config: Any) -> None:
     """Raise UserError unless as many processes run as the step's table asks for."""
     wanted, running = processes(config), int(os.environ.get("WORLD_SIZE", "1"))
+    launched = "RANK" in os.environ
+    if getattr(config, "deepspeed", None) is not None and not launched:
+        raise UserError(f"[{step}] deepspeed: needs its processes started: add --nproc {wanted}")
     if wanted == running:
         return
-    keys = ", ".join(key for key in ("tensor_parallel", "expert_parallel") if hasattr(config, key))
+    keys = ", ".join(key for key in KEYS if hasattr(config, key))
     start = f"torchrun --nproc-per-node {wanted} -m cli.main" if wanted > 1 else "distill"
     alone = f"start this step alone as `{start} STAGE --recipe R --step {step}`"
     if not keys:
@@ -38,7 +44,7 @@ def joined(recipe: Recipe, names: Sequence[str]) -> Iterator[bool]:
     ranks exit with the same code and say nothing.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    if "RANK" not in os.environ:
         yield True
         return
     try:

@@ -32,6 +32,8 @@ STAGES = {
 """Stage names in the order work flows; `cli.stages` holds their functions."""
 JUDGING = ("harvest", "import", "rl", "bench")
 """Stages that may run programs of models."""
+SCALING = ("sft",)
+"""Stages that train on several processes."""
 
 RecipeOption = Annotated[
     str, typer.Option("--recipe", "-r", help="A shipped recipe (mini, replay, ...) or a .toml file.")
@@ -47,6 +49,14 @@ StepOption = Annotated[str | None, typer.Option("--step", help="Which step, when
 FromOption = Annotated[str | None, typer.Option("--from", help="Run folder or file to read instead of the main input.")]
 ExplainOption = Annotated[
     str | None, typer.Option("--explain", metavar="TRACE_ID", help="Run nothing: say why a trace is in or out.")
+]
+NprocOption = Annotated[
+    int | None,
+    typer.Option("--nproc", min=1, help="Start so many processes, a GPU each, and deal out the rows (docs/scale.md)."),
+]
+DeepspeedOption = Annotated[
+    str | None,
+    typer.Option("--deepspeed", help="zero1, zero2, zero3, zero2-offload, zero3-offload or a .json; with --nproc."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no report, errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a step instead of text.")]
@@ -129,6 +139,28 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
             loaded = replace_main_input(loaded, name, from_)
         _run(loaded, [name], out, data, kept, quiet=quiet, json_=json_)
 
+    def scaling(
+        recipe: RecipeOption,
+        step: StepOption = None,
+        from_: FromOption = None,
+        out: OutOption = None,
+        set_: SetOption = None,
+        data: DataOption = None,
+        quiet: QuietOption = False,
+        json_: JsonOption = False,
+        nproc: NprocOption = None,
+        deepspeed: DeepspeedOption = None,
+    ) -> None:
+        from cli.describe import choose_step
+        from cli.launch import launch, overrides
+
+        if nproc is not None or deepspeed is not None:
+            loaded = load(recipe, set_)
+            set_ = [*(set_ or []), *overrides(loaded, choose_step(loaded, stage, step), nproc, deepspeed)]
+            load(recipe, set_)  # a refusal comes once, before any process is started
+        launch(nproc)
+        judging(recipe, step, from_, out, set_, data, quiet, json_)
+
     def explaining(
         recipe: RecipeOption,
         step: StepOption = None,
@@ -145,6 +177,8 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
         else:
             _explain(recipe, step, out, set_, explain, json_=json_)
 
+    if stage in SCALING:
+        return scaling
     return judging if stage in JUDGING else explaining if stage == "curate" else command
 
 

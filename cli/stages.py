@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.loading import Folders
-from cli.ranks import expect_processes
+from cli.ranks import expect_processes, processes
 from cli.samplers import engine_sampler, harvest_sampler, measuring, tokenizer_named
 from distill.curate.config import CurateConfig
 from distill.curate.held_out import benchmark_test_files, benchmark_tests
@@ -152,7 +152,7 @@ def _student_import_files(config: StudentImportConfig, data: Path) -> Iterable[P
 def _sft(c: StepContext) -> Report:
     expect_processes(c.step, c.config)
     data, model = c.path("data"), c.path("model")
-    if c.config.expert_parallel == 1:
+    if processes(c.config) == 1 and c.config.deepspeed is None:
         loader = Folders(c.progress)
         return sft(data, model, c.out, c.config, loader=loader, seed=c.seed, progress=c.progress)
     from teacher.parallel.lead import together

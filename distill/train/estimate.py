@@ -14,6 +14,7 @@ from distill.records import Record
 from distill.train.rl import RlConfig
 from distill.train.schedule import WHOLE_LOGITS, TrainConfig
 from distill.train.sft import SftConfig
+from distill.train.zero import read_zero, stage_of
 
 FORWARD, BACKWARD = 2, 4
 """Operations a weight and token."""
@@ -114,19 +115,23 @@ def estimate_training(
 ) -> TrainEstimate:
     """The row of one step. `prompt_tokens`: of an `rl` prompt, assumed. `price`: of one GPU for an hour."""
     tokens, at_once = _tokens(config, prompt_tokens)
-    ranks = getattr(config, "expert_parallel", 1)
+    experts_over, ranks = getattr(config, "expert_parallel", 1), _processes(config)
     multiplied = shape.multiplied + (shape.further if getattr(config, "mtp_loss", 0) else 0)
     passes = FORWARD + BACKWARD + (FORWARD if config.gradient_checkpointing else 0)
     held_to = isinstance(config, RlConfig) and config.beta > 0
     flops = float(tokens) * multiplied * (passes + (FORWARD if held_to else 0))
     sampling = rollout.seconds / 3600 if rollout else 0.0
     hours = flops / (tflops * 10**12 * utilization * ranks * 3600) + sampling
-    own = shape.matrices + shape.expert_matrices // ranks
+    own = shape.matrices + shape.expert_matrices // experts_over
     moments = own + 2 * shape.rest if config.optimizer == "muon" else 2 * (own + shape.rest)
     weights = (own + shape.rest) * WIDE
+    zero = _zero(config)
+    shares = [ranks if zero >= stage else 1 for stage in (3, 2, 1)]  # of weights, gradients, optimizer states
+    kept, gradients = weights / shares[0], weights / shares[1]
+    states = (moments * WIDE + (weights if zero else 0)) / shares[2]  # DeepSpeed steps on a copy of its share
     beside = (rollout.engine_bytes if rollout else 0.0) + (weights if held_to else 0)
     activations = _activations(config, shape, at_once // ranks)
-    total = 2 * weights + moments * WIDE + activations + beside
+    total = kept + gradients + states + activations + beside
     return TrainEstimate(
         step=step,
         stage=stage,
@@ -136,14 +141,24 @@ def estimate_training(
         flops=flops,
         hours=hours,
         sampling_hours=sampling,
-        weight_gb=weights / GB,
-        gradient_gb=weights / GB,
-        optimizer_gb=moments * WIDE / GB,
+        weight_gb=kept / GB,
+        gradient_gb=gradients / GB,
+        optimizer_gb=states / GB,
         activation_gb=activations / GB,
         beside_gb=beside / GB,
         fits=total <= hardware.gpu_gb * GB * (1 - RESERVED) and ranks <= hardware.gpus,
         cost=None if price is None else hours * ranks * price,
     )
+
+
+def _processes(config: TrainConfig) -> int:
+    return max(getattr(config, "expert_parallel", 1), getattr(config, "data_parallel", 1))
+
+
+def _zero(config: TrainConfig) -> int:
+    """ZeRO's stage, 0 without it; of what is offloaded a GPU holds as much while it is used, so it counts here."""
+    name = getattr(config, "deepspeed", None)
+    return stage_of(read_zero(name, bf16=False)) if name is not None else 0
 
 
 def rollout_of(

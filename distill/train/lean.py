@@ -50,8 +50,37 @@ class Lean:
     """None on processes that write none."""
     ranks: Ranks | None = None
 
+    def __init__(self, *, optimizers: tuple[Any, Any], **kwargs: Any) -> None:
+        self.made = optimizers
+        """Optimizer and schedule."""
+        cast(Any, super()).__init__(optimizers=optimizers, **kwargs)
+
     def get_train_dataloader(self) -> Feed:
         return self.feed
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Ours, again: Trainer drops it when it begins with DeepSpeed."""
+        trainer: Any = self
+        trainer.optimizer = self.made[0]
+        return trainer.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Ours, over the groups of the optimizer, which every wrapper keeps."""
+        trainer: Any = self
+        trainer.lr_scheduler = self.made[1]
+        return trainer.lr_scheduler
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        trainer, parent = cast(Any, self), cast(Any, super())
+        prepared = parent._prepare_for_training(*args, **kwargs)
+        if self.ranks is not None:
+            self.ranks.check_wrapper(trainer.model_wrapped)
+        return prepared
+
+    def whole_state(self) -> dict[str, torch.Tensor] | None:
+        """The trained model's tensors, where this process's model has not all of them. All processes call this."""
+        trainer: Any = self
+        return None if self.ranks is None else self.ranks.whole_state(trainer.model_wrapped)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -64,7 +93,7 @@ class Lean:
 
     def _wrap_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         trainer, parent = cast(Any, self), cast(Any, super())
-        if self.ranks is None:
+        if self.ranks is None or self.ranks.wrapped:
             return parent._wrap_model(model, *args, **kwargs)
         # Placed and autocast, as Trainer does it for models that already own their gradients' sums; not wrapped.
         return trainer.accelerator.prepare_model(model, evaluation_mode=True)
@@ -78,7 +107,7 @@ class Lean:
 
     def _clip_grad_norm(self, model: Any) -> Any:
         trainer, parent = cast(Any, self), cast(Any, super())
-        if self.ranks is None:
+        if self.ranks is None or self.ranks.wrapped:
             return parent._clip_grad_norm(model)
         norm = self.ranks.gradient_norm()
         clip_grads_with_norm_(model.parameters(), trainer.args.max_grad_norm, norm)
@@ -98,11 +127,15 @@ class Lean:
         if self.curve is not None:
             self.curve.sync()
         with self.states.write(trainer.state.global_step) as folder:
-            torch.save(trainer.model.state_dict(), folder / WEIGHTS)
-            torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER)
-            torch.save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER)
             trainer._save_rng_state(str(folder))
-            trainer.state.save_to_json(str(folder / STATE))
+            if trainer.is_deepspeed_enabled:
+                trainer.model_wrapped.save_checkpoint(str(folder))  # each process its part
+            if self.ranks is None or self.ranks.in_parts or self.ranks.rank == 0:
+                if not trainer.is_deepspeed_enabled:
+                    torch.save(trainer.model.state_dict(), folder / WEIGHTS)
+                    torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER)
+                torch.save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER)
+                trainer.state.save_to_json(str(folder / STATE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         trainer: Any = self

@@ -1,9 +1,9 @@
 """Several processes that train one model: what the stage and its trainer ask of them.
 
-Every process runs the whole stage on its own rows of every batch and holds its own part of the model; process 0
-alone writes what is read later. `distill` knows no split: a model whose parts live on several processes has an
-attribute `ranks`, set by whoever split it. Transformers' Trainer would wrap such a model in
-DistributedDataParallel, which averages all gradients; here they are summed, and of whole parameters only.
+Every process runs the whole stage on its own rows of every batch, with the whole model (`distill.train.replicas`)
+or its own part of it; process 0 alone writes what is read later. `distill` knows no split: a model whose parts
+live on several processes has an attribute `ranks`, set by whoever split it. Transformers' Trainer would wrap such a
+model in DistributedDataParallel, which averages all gradients; here they are summed, and of whole parameters only.
 """
 
 from collections.abc import Callable
@@ -37,11 +37,22 @@ class Ranks(Protocol):
     def gradient_norm(self) -> "Tensor":
         """Euclidean norm of the whole model's gradient, the same on every process."""
 
-    def whole_state(self) -> "dict[str, Tensor]":
-        """All tensors of the whole model by published name."""
+    def whole_state(self, wrapped: Any) -> "dict[str, Tensor] | None":
+        """All tensors of the whole model by published name; None where process 0 has them."""
 
     def wait(self) -> None:
         """Go on when all are here."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether each process has a part of its own to keep in a resumable state."""
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether Trainer wraps the model, and the wrapper averages gradients: of losses times `world`, a sum."""
+
+    def check_wrapper(self, wrapped: Any) -> None:
+        """UserError unless the model is wrapped in what was asked for."""
 
 
 def ranks_of(model: Any) -> Ranks | None:

@@ -3,8 +3,8 @@
 A state is written into `<out>/resume/step-N.partial`, every file of it is synced, then the
 folder is renamed: a folder without `.partial` is whole. The newest two are kept while
 training runs and none once the final checkpoint stands. Needs a file system whose rename
-is atomic (any local one). Processes that share a model share the folder: each writes its part into
-`rank-N` of the state, and the state is whole when all are done.
+is atomic (any local one). Processes that share a model share the folder: each writes its part (into
+`rank-N` of the state, where parts have the same names), and the state is whole when all are done.
 """
 
 import os
@@ -46,7 +46,8 @@ class States:
         own = self._own(staged)
         own.mkdir(exist_ok=True)
         yield own
-        for path in [*own.iterdir(), own]:
+        self._wait()
+        for path in [*own.rglob("*"), own]:
             sync(path)
         self._wait()
         if self._leads:
@@ -68,7 +69,7 @@ class States:
         return self.ranks is None or self.ranks.rank == 0
 
     def _own(self, folder: Path) -> Path:
-        return folder if self.ranks is None else folder / f"rank-{self.ranks.rank}"
+        return folder / f"rank-{self.ranks.rank}" if self.ranks is not None and self.ranks.in_parts else folder
 
     def _wait(self) -> None:
         if self.ranks is not None:

@@ -9,7 +9,7 @@ the examples or evaluate.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,9 @@ from distill.train.ranks import Agree, Ranks, alone
 from distill.train.resume import States
 from distill.train.rows import Rows, check_decontaminated, read_rows
 from distill.train.schedule import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SftConfig(TrainConfig):
@@ -62,20 +65,28 @@ class SftConfig(TrainConfig):
     allow_contaminated: bool = False
     """Train on data that was never compared with the benchmarks."""
     expert_parallel: int = Field(default=1, gt=0)
-    """Processes that share a teacher's experts and deal out each batch's rows; start as many with torchrun."""
+    """Processes that share a teacher's experts and deal out each batch's rows; start as many with --nproc."""
+    data_parallel: int = Field(default=1, gt=0)
+    """Processes with the whole model each that deal out each batch's rows; start as many with --nproc."""
+    deepspeed: str | None = None
+    """DeepSpeed's ZeRO over those processes: zero1, zero2, zero3, zero2-offload, zero3-offload, or a .json file."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if (self.steps is None) == (self.tokens is None):
             raise ValueError("give exactly one of steps and tokens")
         if self.tokens_per_batch < self.parts:
-            raise ValueError("accumulation times expert_parallel is larger than tokens_per_batch")
+            raise ValueError("accumulation times the number of processes is larger than tokens_per_batch")
+        if self.expert_parallel > 1 and (self.data_parallel > 1 or self.deepspeed):
+            raise ValueError("expert_parallel goes with neither data_parallel nor deepspeed")
+        if self.deepspeed and self.optimizer == "muon":
+            raise ValueError("deepspeed cuts matrices into pieces, and muon needs them whole: set optimizer = 'adamw'")
         return self
 
     @property
     def parts(self) -> int:
         """Parts of a step, over all processes."""
-        return self.accumulation * self.expert_parallel
+        return self.accumulation * max(self.expert_parallel, self.data_parallel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,8 @@ class _Ready:
     """None on processes that write none."""
     resumed: tuple[int, Path] | None
     """Step and folder of the state to continue from."""
+    zero: dict[str, Any] | None
+    """DeepSpeed's configuration."""
 
     @property
     def ranks(self) -> Ranks | None:
@@ -125,8 +138,7 @@ def sft(
     ready = agree(lambda: _prepare(data, model, out, config, loader, seed, done=done))
     if not done:
         _check_states(ready, out)
-        _train(ready, config, seed, progress)
-        state = ready.ranks.whole_state() if ready.ranks is not None else None
+        state = _train(ready, config, seed, progress)
         if ready.leads:
             name = out.name.removesuffix(".partial")
             lineage = Lineage(name=name, stage="sft", parent=read_lineage(model), data=ready.source)
@@ -144,8 +156,10 @@ def _prepare(
     import torch
 
     source = check_decontaminated(data, config.allow_contaminated)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    replicas = config.data_parallel > 1 or config.deepspeed is not None
+    device = "cuda" if torch.cuda.is_available() and not replicas else "cpu"  # Trainer places what it wraps
     loaded = loader.load(model, device=device, backends=config.backends, expert_parallel=config.expert_parallel)
+    zero = _replicate(loaded.model, config) if replicas else None
     vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
     rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long, config.order)
     extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
@@ -153,9 +167,24 @@ def _prepare(
     resumed = states.newest()
     leads = extras.ranks is None or extras.ranks.rank == 0
     curve = Curve(out, SftPoint, resumed[0] if resumed else 0) if leads and not done else None
-    if extras.ranks is not None:
+    if extras.ranks is not None and not extras.ranks.wrapped:
         _check_lengths(rows, extras, config)
-    return _Ready(source, loaded, rows, _plan(rows, config, seed), extras, states, curve, resumed)
+    return _Ready(source, loaded, rows, _plan(rows, config, seed), extras, states, curve, resumed, zero)
+
+
+def _replicate(model: Any, config: SftConfig) -> dict[str, Any] | None:
+    """Let the processes of this run share the model's training; DeepSpeed's configuration, if there is one."""
+    from distill.train.replicas import Replicas
+    from distill.train.zero import prepare_zero, read_zero
+
+    zero = None
+    if config.deepspeed is not None:
+        zero = read_zero(config.deepspeed, bf16=config.bf16)
+        prepare_zero()
+    model.ranks = Replicas(zero)
+    if getattr(model, "auxiliary", None) is not None:
+        model.auxiliary.join = model.ranks.sum
+    return zero
 
 
 def _check_lengths(rows: Rows, extras: Extras, config: SftConfig) -> None:
@@ -192,7 +221,8 @@ def _check_states(ready: _Ready, out: Path) -> None:
         raise UserError(f"{out}: processes found different states to continue from; it must be one folder for all")
 
 
-def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> None:
+def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> dict[str, "Tensor"] | None:
+    """Train; the whole model's tensors where this process's model has not all of them."""
     from datasets import Dataset
     from trl import SFTConfig
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -214,6 +244,11 @@ def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> N
         lambda batch: collate([{"input_ids": columns[row][0], "labels": columns[row][1]} for row in batch]),
     )
     kwargs = arguments(ready.states.folder, config, steps, config.log_every, seed, ranks)
+    if ready.zero is not None:
+        kwargs |= {"deepspeed": ready.zero, "bf16": False, "log_level": "error"}  # autocast is DeepSpeed's
+    elif ranks is not None and ranks.wrapped:
+        unused = ready.extras.offered is not None  # an expert without a token, a module without a loss
+        kwargs |= {"ddp_find_unused_parameters": unused}
     settings = SFTConfig(
         **kwargs,
         gradient_accumulation_steps=config.accumulation,
@@ -238,7 +273,9 @@ def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> N
         if trainer.curve is not None:
             trainer.curve.begin()
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
+        state = trainer.whole_state()
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
+    return state
 
 
 def _report(rows: Rows, plan: Plan, last: SftPoint) -> Report:

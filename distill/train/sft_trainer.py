@@ -57,7 +57,13 @@ class LeanSft(Lean, SFTTrainer):
             loss = model(
                 **inputs, labels=labels, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch
             ).loss
-        return torch.as_tensor(loss + self.extras.loss(self._sequences(), labels, num_items_in_batch))
+        whole = torch.as_tensor(loss + self.extras.loss(self._sequences(), labels, num_items_in_batch))
+        return whole * self.averaged_over
+
+    @property
+    def averaged_over(self) -> int:
+        """Processes over which a wrapper will average gradients that are to be summed."""
+        return self.ranks.world if self.ranks is not None and self.ranks.wrapped else 1
 
     def _sequences(self) -> int:
         """Rows of the step that is being computed, on all processes."""
@@ -68,7 +74,7 @@ class LeanSft(Lean, SFTTrainer):
             return
         step = self.state.global_step
         # Trainer takes the mean over processes; each of them has its share of a sum.
-        loss = logs["loss"] * (self.ranks.world if self.ranks is not None else 1)
+        loss = logs["loss"] * (self.ranks.world if self.ranks is not None else 1) / self.averaged_over
         check_finite(loss, "loss", step)
         beside = self.extras.take()
         if self.curve is None:

@@ -77,6 +77,9 @@ def split_experts(model: DeepseekForCausalLM, rank: int, world: int, transport: 
 class TrainingRanks:
     """`distill.train.ranks.Ranks` of a model whose experts are split."""
 
+    in_parts = True
+    wrapped = False
+
     def __init__(self, model: DeepseekForCausalLM, layout: Layout) -> None:
         self.model, self.rank, self.world = model, layout.rank, layout.world
 
@@ -90,11 +93,14 @@ class TrainingRanks:
     def gradient_norm(self) -> Tensor:
         return gradient_norm(self.model)
 
-    def whole_state(self) -> dict[str, Tensor]:
+    def whole_state(self, wrapped: object) -> dict[str, Tensor]:
         return whole_state(self.model)
 
     def wait(self) -> None:
         dist.all_reduce(torch.zeros(1))
+
+    def check_wrapper(self, wrapped: object) -> None:
+        assert wrapped is self.model, "Trainer was kept from wrapping it"
 
 
 def sum_gradients(model: nn.Module) -> None:
