@@ -26,7 +26,8 @@ def expect_processes(step: str, config: Any) -> None:
         raise UserError(f"[{step}] deepspeed: needs its processes started: add --nproc {wanted}")
     if wanted == running:
         return
-    keys = ", ".join(key for key in KEYS if hasattr(config, key))
+    named = [key for key in KEYS if getattr(config, key, 1) > 1] or [key for key in KEYS if hasattr(config, key)]
+    keys = ", ".join(named)
     start = f"torchrun --nproc-per-node {wanted} -m cli.main" if wanted > 1 else "distill"
     alone = f"start this step alone as `{start} STAGE --recipe R --step {step}`"
     if not keys:

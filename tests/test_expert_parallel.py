@@ -192,7 +192,7 @@ def test_a_killed_process_ends_the_other_and_the_next_run_ends_in_the_same_bits(
         pytest.param(
             2,
             STEP,
-            "[teacher-coldstart] expert_parallel: needs 1 processes, this run has 2",
+            "[teacher-coldstart] expert_parallel, data_parallel: need 1 processes, this run has 2",
             id="a table that says nothing of processes",
         ),
         pytest.param(
