@@ -230,7 +230,7 @@ def test_experts_that_do_not_divide_are_named() -> None:
 def test_a_batch_too_small_for_its_parts_is_refused() -> None:
     table: dict[str, Any] = {"data": "d", "model": "m", "steps": 1, "tokens_per_batch": 6}
     SftConfig(**table, accumulation=3, expert_parallel=2)
-    with pytest.raises(ValueError, match="accumulation times expert_parallel is larger than tokens_per_batch"):
+    with pytest.raises(ValueError, match="accumulation times the number of processes is larger than tokens_per_batch"):
         SftConfig(**table, accumulation=4, expert_parallel=2)
 
 
