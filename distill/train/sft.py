@@ -155,10 +155,14 @@ def _prepare(
     """Everything that may be refused. Raises UserError."""
     import torch
 
+    from distill.train.packed import attend_by_rows
+
     source = check_decontaminated(data, config.allow_contaminated)
     replicas = config.data_parallel > 1 or config.deepspeed is not None
     device = "cuda" if torch.cuda.is_available() and not replicas else "cpu"  # Trainer places what it wraps
     loaded = loader.load(model, device=device, backends=config.backends, expert_parallel=config.expert_parallel)
+    if config.packing:
+        attend_by_rows(loaded.model)
     zero = _replicate(loaded.model, config) if replicas else None
     vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
     rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long, config.order)

@@ -11,16 +11,18 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from distill.jsonl import read_jsonl
 from distill.problems.families import family
 from distill.problems.vocabulary import mini_tokenizer
 from distill.progress import Progress
@@ -30,7 +32,7 @@ from distill.sampling.engine import Engine
 from distill.selection import asking
 from distill.train.auxiliary import Extras
 from distill.train.batches import Curriculum, Plan, plan_steps
-from distill.train.curve import Curve, RlPoint, SftPoint
+from distill.train.curve import CURVE, Curve, RlPoint, SftPoint
 from distill.train.grpo_trainer import LeanGrpo
 from distill.train.lean import Feed, Lean, arguments, optimizers
 from distill.train.resume import States
@@ -44,6 +46,10 @@ from teacher.decoder import LatentDecoder
 from teacher.model import DeepseekForCausalLM
 
 STEPS, RL_STEPS, REPEATS = 20, 3, 3
+EVERY = 5
+"""Steps between logged losses, which have to agree to 1e-4."""
+Timed = tuple[float, list[float]]
+"""Process seconds, and the logged losses."""
 PROMPTS, SAMPLES, NEW, PASS_TOKENS = 32, 8, 40, 8192
 CONFIG = TrainConfig(warmup_steps=2)
 RL_CONFIG = TrainConfig(optimizer="adamw", learning_rate=3e-4, warmup_steps=2)
@@ -68,14 +74,21 @@ def main() -> None:
     chat = Chat(tokenizer)
     print("what,unit,ours,hand_loop,trl_as_it_comes,ours_over_hand_loop")
     batches, tokens = sft_batches(chat)
-    for name, make in (("teacher width 64", lambda: teacher(chat)), ("student mini-95k", lambda: student(chat))):
-        sides: dict[str, Callable[[Any, Path], float]] = {
-            "ours": lambda model, out: lean_sft(model, tokenizer, batches, out),
-            "hand": lambda model, out: hand_sft(model, batches),
-            "stock": lambda model, out: stock_sft(model, tokenizer, batches, out),
+    models: dict[str, tuple[Callable[[], Any], int]] = {
+        "teacher width 64": (lambda: teacher(chat), STEPS),
+        "student mini-95k": (lambda: student(chat), STEPS),
+        "student width 256": (lambda: wide_student(chat, 256), STEPS // 2),
+        "student width 576": (lambda: wide_student(chat, 576), STEPS // 4),
+    }
+    for name, (make, steps) in models.items():
+        own = batches[:steps]
+        sides: dict[str, Callable[[Any, Path], Timed]] = {
+            "ours": lambda model, out, own=own: lean_sft(model, tokenizer, own, out),
+            "hand": lambda model, out, own=own: hand_sft(model, own),
+            "stock": lambda model, out, own=own: stock_sft(model, tokenizer, own, out),
         }
         best = compare(make, sides)
-        rates = [tokens / best[side] for side in sides]
+        rates = [tokens[steps - 1] / best[side] for side in sides]
         print(f"sft {name},tokens/s,{rates[0]:.0f},{rates[1]:.0f},{rates[2]:.0f},{rates[0] / rates[1]:.2f}", flush=True)
     problems = stories(PROMPTS * RL_STEPS)
     best = compare(
@@ -89,67 +102,78 @@ def main() -> None:
     print(f"rl teacher width 64 (256 x {NEW} tokens),s/step,{ours:.3f},{hand:.3f},,{ours / hand:.2f}")
 
 
-def compare(make: Callable[[], Any], sides: dict[str, Callable[[Any, Path], float]]) -> dict[str, float]:
+def compare(make: Callable[[], Any], sides: dict[str, Callable[[Any, Path], Timed]]) -> dict[str, float]:
     """Best process seconds of each side, once all have shown that they do the same."""
-    ends = {}
+    ends, losses = {}, {}
     best = dict.fromkeys(sides, float("inf"))
     for _ in range(REPEATS):
         for side, train in sides.items():
             model = make()
             with tempfile.TemporaryDirectory() as folder:
-                best[side] = min(best[side], train(model, Path(folder)))
+                seconds, losses[side] = train(model, Path(folder))
+            best[side] = min(best[side], seconds)
             ends[side] = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     first = next(iter(ends.values()))
     assert all((end - first).abs().mean() < 1e-4 for end in ends.values()), "the sides trained different models"
+    said = [losses[side] for side in sides if losses[side]]
+    for mine, other in pairwise(said):
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(other), rtol=1e-4, atol=0)
     return best
 
 
-def lean_sft(model: Any, tokenizer: Any, batches: list[Any], out: Path) -> float:
+def lean_sft(model: Any, tokenizer: Any, batches: list[Any], out: Path) -> Timed:
     """As the stage does it."""
-    return _timed(
+    steps = len(batches)
+    seconds = _timed(
         LeanSft(
             states=States(out),
             feed=Feed(batches, 0, lambda batch: dict(batch)),
             curve=Curve(out, SftPoint, 0),
-            plan=Plan([[[0]]] * STEPS, [0] * STEPS),
+            plan=Plan([[[0]]] * steps, [0] * steps),
             extras=Extras(model, CONFIG, 0.0, out),
             task=_task(),
             model=model,
-            args=SFTConfig(**arguments(out, _unsaved(CONFIG), STEPS, 10, 0), **_prepared()),
+            args=SFTConfig(**arguments(out, _unsaved(CONFIG), steps, EVERY, 0), **_prepared()),
             train_dataset=_one_row(),
             processing_class=tokenizer,
-            optimizers=optimizers(model, CONFIG, STEPS),
+            optimizers=optimizers(model, CONFIG, steps),
         )
     )
+    return seconds, [row.loss for row in read_jsonl(out / CURVE, SftPoint)]
 
 
-def stock_sft(model: Any, tokenizer: Any, batches: list[Any], out: Path) -> float:
+def stock_sft(model: Any, tokenizer: Any, batches: list[Any], out: Path) -> Timed:
     """TRL's trainer with nothing changed but where its batches come from."""
+    steps = len(batches)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**arguments(out, _unsaved(CONFIG), STEPS, 10, 0), **_prepared()),
+        args=SFTConfig(**arguments(out, _unsaved(CONFIG), steps, EVERY, 0), **_prepared()),
         train_dataset=_one_row(),
         processing_class=tokenizer,
-        optimizers=optimizers(model, CONFIG, STEPS),
+        optimizers=optimizers(model, CONFIG, steps),
     )
     trainer.get_train_dataloader = lambda: Feed(batches, 0, lambda batch: dict(batch))
-    return _timed(trainer)
+    return _timed(trainer), [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def hand_sft(model: Any, batches: list[Any]) -> float:
+def hand_sft(model: Any, batches: list[Any]) -> Timed:
     """What anyone would write."""
-    optimizer, schedule = optimizers(model, CONFIG, STEPS)
+    optimizer, schedule = optimizers(model, CONFIG, len(batches))
     model.train()
+    losses = []
     begun = time.process_time()
     for batch in batches:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
         targets = batch["labels"][:, 1:].flatten()
-        F.cross_entropy(logits[:, :-1].flatten(0, 1), targets, ignore_index=IGNORED).backward()
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets, ignore_index=IGNORED)
+        loss.backward()
+        losses.append(float(loss.detach()))
         _update(model, optimizer, schedule)
-    return time.process_time() - begun
+    seconds = time.process_time() - begun
+    return seconds, [sum(losses[first : first + EVERY]) / EVERY for first in range(0, len(losses), EVERY)]
 
 
-def lean_rl(model: Any, chat: Chat, problems: list[Problem], out: Path) -> float:
+def lean_rl(model: Any, chat: Chat, problems: list[Problem], out: Path) -> Timed:
     """As the stage does it."""
     rows = [problems[step * PROMPTS : (step + 1) * PROMPTS] for step in range(RL_STEPS)]
     settings = GRPOConfig(
@@ -162,7 +186,7 @@ def lean_rl(model: Any, chat: Chat, problems: list[Problem], out: Path) -> float
         loss_type="dapo",
         beta=0.0,
     )
-    return _timed(
+    seconds = _timed(
         LeanGrpo(
             rollouts=rollouts(model, chat),
             problems=problems,
@@ -179,9 +203,10 @@ def lean_rl(model: Any, chat: Chat, problems: list[Problem], out: Path) -> float
             optimizers=optimizers(model, RL_CONFIG, RL_STEPS),
         )
     )
+    return seconds, []
 
 
-def hand_rl(model: Any, chat: Chat, problems: list[Problem]) -> float:
+def hand_rl(model: Any, chat: Chat, problems: list[Problem]) -> Timed:
     """GRPO in one screen, on the same rollouts."""
     optimizer, schedule = optimizers(model, RL_CONFIG, RL_STEPS)
     engine = rollouts(model, chat)
@@ -199,7 +224,7 @@ def hand_rl(model: Any, chat: Chat, problems: list[Problem]) -> float:
         for start in range(0, len(taught), per_pass):
             _hand_pass(model, taught[start : start + per_pass], said)
         _update(model, optimizer, schedule)
-    return time.process_time() - begun
+    return time.process_time() - begun, []
 
 
 def _hand_pass(model: Any, taught: list[tuple[Rolled, float]], said: int) -> None:
@@ -247,8 +272,8 @@ def rollouts(model: Any, chat: Chat) -> Rollouts:
     return Rollouts(engine, chat, Coin(), asking("none"), Params(max_tokens=NEW), "policy", 0)
 
 
-def sft_batches(chat: Chat) -> tuple[list[Any], int]:
-    """Batches of worked stories of levels 1 to 4, 2,048 tokens each, and their tokens."""
+def sft_batches(chat: Chat) -> tuple[list[Any], list[int]]:
+    """Batches of worked stories of levels 1 to 4, 2,048 tokens each, and the tokens up to each."""
     made = family("stories")
     token_ids, labels = [], []
     for problem in stories(2000):
@@ -262,7 +287,7 @@ def sft_batches(chat: Chat) -> tuple[list[Any], int]:
     plan = plan_steps(lengths, Curriculum(), tokens_per_step=2048, steps=STEPS, tokens=None, parts=1, seed=0)
     collate = DataCollatorForLanguageModeling(chat.tokenizer.pad_token_id)
     rows = [[{"input_ids": token_ids[row], "labels": labels[row]} for row in batch] for batch in plan.batches]
-    return [collate(batch) for batch in rows], plan.tokens[-1]
+    return [collate(batch) for batch in rows], plan.tokens
 
 
 def stories(count: int) -> list[Problem]:
@@ -310,6 +335,14 @@ def student(chat: Chat) -> Any:
     torch.manual_seed(0)
     config = model_config(SPECS["mini-95k"], len(chat.tokenizer), end_id=chat.end_id, pad_id=0)
     return AutoModelForCausalLM.from_config(config)
+
+
+def wide_student(chat: Chat, width: int) -> Any:
+    """Four Llama layers of SmolLM2's proportions."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": width, "intermediate_size": width * 8 // 3, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": width // 64, "num_key_value_heads": width // 64}
+    return AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(chat.tokenizer), **shape, **heads))
 
 
 def _task() -> Any:
