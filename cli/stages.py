@@ -169,7 +169,7 @@ def _sft_share(data: Path, model: Path, out: Path, config: SftConfig, seed: int,
 
 
 def _rl(c: StepContext) -> Report:
-    with Judge(sandbox=c.sandbox) as judge:
+    with _judge(c) as judge:
         return rl(
             c.path("model"),
             c.path("problems"),

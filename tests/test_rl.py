@@ -16,13 +16,11 @@ from distill.errors import UserError
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.problems.vocabulary import mini_tokenizer
 from distill.progress import Progress
-from distill.prompts import to_trace
-from distill.records import Completion, Finish, Params, Problem, SamplerId, Status, Trace, Verdict
+from distill.records import Problem, Status, Trace, Verdict
 from distill.runs import Report
 from distill.train.curve import RlPoint
 from distill.train.grpo_trainer import passes
 from distill.train.rl import RlConfig, rl
-from distill.train.rollouts import well_formed
 
 QUIET = Progress("quiet")
 
@@ -165,7 +163,7 @@ def test_a_model_below_the_floor_is_refused_with_what_was_measured(model: Path, 
 
 
 def test_equal_rewards_teach_nothing(model: Path, problems: Path, tmp_path: Path) -> None:
-    train(model, problems, tmp_path / "out", Nobody(), steps=2, format_reward=0.3)
+    train(model, problems, tmp_path / "out", Nobody(), steps=2)
     assert [point.zero_signal_groups for point in curve_of(tmp_path / "out")] == [4, 4]
     assert largest_gap(model, tmp_path / "out") == 0.0
 
@@ -218,32 +216,3 @@ def test_passes_hold_every_completion_with_an_advantage_once_and_little_padding(
         assert part["prompt_mask"].shape[1] == prompts[rows_here].max()
         assert (part["prompt_mask"].numel() + part["completion_mask"].numel()) <= 100 or len(rows_here) == 1
         assert int(part["num_items_in_batch"]) == 7
-
-
-@pytest.mark.parametrize(
-    ("text", "finish", "think_open", "good"),
-    [
-        pytest.param("<think> 1 </think> 1", "stop", False, True, id="whole"),
-        pytest.param("1 </think> 1", "stop", True, True, id="opened by the prompt"),
-        pytest.param("<think> 1 </think> 1", "length", False, False, id="cut"),
-        pytest.param("1", "stop", False, False, id="no thought"),
-        pytest.param("<think> 1", "stop", False, False, id="never closed"),
-        pytest.param("<think> 1 </think>", "stop", False, False, id="no answer"),
-        pytest.param("<think> </think> 1", "stop", False, False, id="empty thought"),
-        pytest.param("<think> 1 </think> 1 </think>", "stop", False, False, id="closed twice"),
-        pytest.param("<think> <think> 1 </think> 1", "stop", False, False, id="opened twice"),
-    ],
-)
-def test_the_format_reward_asks_for_one_thought_and_an_answer(
-    text: str, finish: Finish, think_open: bool, good: bool
-) -> None:
-    trace = to_trace(
-        Completion(text=text, finish=finish, prompt_tokens=1, completion_tokens=1),
-        think_open=think_open,
-        id="t",
-        problem_id="p",
-        sampler=SamplerId(name="s", revision="1"),
-        params=Params(max_tokens=1),
-        sample_index=0,
-    )
-    assert well_formed(trace) is good

@@ -57,6 +57,21 @@ class SftPoint(Record):
     """None for a model without experts."""
 
 
+class RlLevel(Record):
+    """Completions of one level."""
+
+    completions: int
+    accuracy: Fraction
+    length: float
+    """Mean tokens of a completion."""
+    entropy: float
+    """Mean of -log p over the sampled tokens, in nats: at temperature 1 an estimate of the policy's entropy a token."""
+    groups: int
+    """Prompts."""
+    stuck: int
+    """Of these, prompts whose samples all got one reward without all being right."""
+
+
 class RlPoint(Record):
     """A row of an `rl` curve: one step's rollouts."""
 
@@ -64,18 +79,25 @@ class RlPoint(Record):
     tokens: int
     """Sampled so far."""
     reward: float
+    """Mean over completions, all rewards weighted and summed."""
+    rewards: Mapping[str, float]
+    """Mean of each reward that has a weight, unweighted."""
     accuracy: Fraction
-    by_level: Mapping[str, Fraction]
-    """Accuracy by `family/level-N`, of those sampled in this step."""
-    format: Fraction
-    """Completions with one closed thought, an answer and a clean end."""
     length: float
     """Mean tokens of a completion."""
+    entropy: float
+    """As in `by_level`, over all tokens sampled."""
+    by_level: Mapping[str, RlLevel]
+    """By `family/level-N`, of those sampled in this step."""
     zero_signal_groups: int
     """Prompts whose samples all got the same reward, which teach nothing."""
     kl_sampler_trainer: float | None
-    """Mean log-probability gap between sampler and trainer on the tokens trained on: near 0, or one of the two is
-    wrong. None without such tokens, or at a temperature other than 1."""
+    """Mean log-probability gap between sampler and trainer on the tokens trained on: near 0 where they are one policy.
+    None without such tokens, or at a temperature other than 1."""
+    importance: float | None = None
+    """Mean importance weight of the tokens trained on. None where nothing is corrected."""
+    truncated_weights: Fraction | None = None
+    """Share of these weights that the cap has cut."""
     lr: float
     seconds: float
     balance_loss: float | None = None
@@ -94,6 +116,8 @@ class Curve(Generic[P]):
         self.path = out / CURVE
         rows = [row for row in read_jsonl(self.path, kind) if row.step <= step] if step else []
         write_jsonl(self.path, rows)
+        self.rows: tuple[P, ...] = tuple(rows)
+        """Those of earlier attempts."""
         self.last: P | None = rows[-1] if rows else None
         self.begin()
 

@@ -1,18 +1,20 @@
-"""Rollouts: problems through the engine, completions through the judge, numbers out.
+"""Rollouts: problems through the engine or a server, completions through the judge, numbers out.
 
-The only place where rl meets the engine. Seeds come from run seed, problem and step, so a
+The only place where rl meets who speaks. Seeds come from run seed, problem and step, so a
 resumed step samples what the interrupted one would have.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from distill.harvest.draw import Judge, problem_seed
-from distill.prompts import END_THINK, THINK, Chat, to_trace
+from distill.prompts import Chat, to_trace
 from distill.records import Completion, Finish, Params, Problem, SamplerId, Trace
 from distill.selection import Ask
+from distill.train.curve import RlLevel
 from distill.train.mix import group_of
+from distill.train.rewards import Rewards
 
 
 class Sample(Protocol):
@@ -27,7 +29,7 @@ class Sample(Protocol):
 
 
 class Roller(Protocol):
-    """What rl needs of an engine."""
+    """What rl needs of who speaks: our engine, or `distill.train.served`."""
 
     def rollout(
         self, prompt_ids: list[list[int]], params: Params, n: int, seeds: list[int]
@@ -46,17 +48,28 @@ class Rolled:
     prompt_ids: list[int]
     sample: Sample
     correct: bool
-    well_formed: bool
+    rewards: Mapping[str, float]
+    """Those that have a weight, by name."""
+    reward: float
+    """Weighted and summed."""
 
 
 class Rollouts:
     """Samples and judges problems with the current weights."""
 
     def __init__(
-        self, engine: Roller, chat: Chat, judge: Judge, ask: Ask, params: Params, name: str, seed: int
+        self,
+        engine: Roller,
+        chat: Chat,
+        judge: Judge,
+        rewards: Rewards,
+        ask: Ask,
+        params: Params,
+        name: str,
+        seed: int,
     ) -> None:
-        self.engine, self.chat, self.judge, self.ask, self.params = engine, chat, judge, ask, params
-        self.name, self.seed = name, seed
+        self.engine, self.chat, self.judge, self.rewards, self.ask = engine, chat, judge, rewards, ask
+        self.params, self.name, self.seed = params, name, seed
 
     def roll(self, problems: Sequence[Problem], n: int, step: int) -> list[Rolled]:
         """`n` judged completions of each problem, those of one problem together."""
@@ -71,10 +84,11 @@ class Rollouts:
         ]
         traces = [self._trace(problem, ids, sample, step, k % n) for k, (problem, ids, sample) in enumerate(asked)]
         pairs = [(problem, trace) for (problem, _, _), trace in zip(asked, traces, strict=True)]
-        verdicts = self.judge.judge_many(pairs)
+        finish = self.rewards.begin(pairs)
+        verdicts = list(self.judge.judge_many(pairs))
         return [
-            Rolled(group_of(problem), ids, sample, verdict.status == "correct", well_formed(trace))
-            for (problem, ids, sample), trace, verdict in zip(asked, traces, verdicts, strict=True)
+            Rolled(group_of(problem), ids, sample, verdict.status == "correct", rewards, self.rewards.total(rewards))
+            for (problem, ids, sample), verdict, rewards in zip(asked, verdicts, finish(verdicts), strict=True)
         ]
 
     def _trace(self, problem: Problem, prompt_ids: list[int], sample: Sample, step: int, index: int) -> Trace:
@@ -96,20 +110,42 @@ class Rollouts:
         )
 
 
-def well_formed(trace: Trace) -> bool:
-    """One thought, opened and closed once, then an answer, then a clean end."""
-    opened = trace.text.count(THINK) + trace.think_open
-    closed = trace.text.count(END_THINK)
-    return trace.finish == "stop" and opened == 1 and closed == 1 and bool(trace.reasoning) and bool(trace.answer)
-
-
-def accuracy(rolled: Iterable[Rolled]) -> float:
+def accuracy(rolled: Sequence[Rolled]) -> float:
     """Share of correct completions."""
-    right = [row.correct for row in rolled]
-    return sum(right) / len(right)
+    return sum(row.correct for row in rolled) / len(rolled)
 
 
-def by_group(rolled: Iterable[Rolled]) -> dict[str, float]:
-    """Accuracy by `family/level-N`."""
-    rows = list(rolled)
-    return {name: accuracy(row for row in rows if row.group == name) for name in sorted({row.group for row in rows})}
+def mean_rewards(rolled: Sequence[Rolled]) -> dict[str, float]:
+    """Mean of each reward by name."""
+    return {name: sum(row.rewards[name] for row in rolled) / len(rolled) for name in rolled[0].rewards}
+
+
+def entropy(rolled: Sequence[Rolled]) -> float:
+    """Mean of -log p over the sampled tokens."""
+    tokens = sum(len(row.sample.logprobs) for row in rolled)
+    return -sum(sum(row.sample.logprobs) for row in rolled) / max(1, tokens)
+
+
+def by_level(rolled: Sequence[Rolled], n: int) -> dict[str, RlLevel]:
+    """What became of each `family/level-N`. Completions of one problem stand together, `n` of them."""
+    groups = [rolled[first : first + n] for first in range(0, len(rolled), n)]
+    return {
+        name: _level([group for group in groups if group[0].group == name])
+        for name in sorted({group[0].group for group in groups})
+    }
+
+
+def _level(groups: Sequence[Sequence[Rolled]]) -> RlLevel:
+    rows = [row for group in groups for row in group]
+    return RlLevel(
+        completions=len(rows),
+        accuracy=accuracy(rows),
+        length=sum(len(row.sample.ids) for row in rows) / len(rows),
+        entropy=entropy(rows),
+        groups=len(groups),
+        stuck=sum(_stuck(group) for group in groups),
+    )
+
+
+def _stuck(group: Sequence[Rolled]) -> bool:
+    return len({row.reward for row in group}) == 1 and not all(row.correct for row in group)

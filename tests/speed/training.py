@@ -32,14 +32,17 @@ from distill.sampling.engine import Engine
 from distill.selection import asking
 from distill.train.auxiliary import Extras
 from distill.train.batches import Curriculum, Plan, plan_steps
+from distill.train.collapse import Guard, GuardConfig
 from distill.train.curve import CURVE, Curve, RlPoint, SftPoint
 from distill.train.grpo_trainer import LeanGrpo
 from distill.train.lean import Feed, Lean, arguments, optimizers
 from distill.train.resume import States
+from distill.train.rewards import Rewards, RewardsConfig
 from distill.train.rollouts import Rolled, Rollouts
 from distill.train.rows import IGNORED
 from distill.train.schedule import TrainConfig
 from distill.train.sft_trainer import LeanSft
+from distill.train.variants import VARIANTS
 from students.specs import SPECS, model_config
 from teacher.config import TeacherConfig
 from teacher.decoder import LatentDecoder
@@ -182,7 +185,7 @@ def lean_rl(model: Any, chat: Chat, problems: list[Problem], out: Path) -> Timed
         steps_per_generation=1,
         num_generations=SAMPLES,
         max_completion_length=NEW,
-        reward_weights=[1.0, 0.0],
+        reward_weights=[1.0],
         loss_type="dapo",
         beta=0.0,
     )
@@ -195,6 +198,8 @@ def lean_rl(model: Any, chat: Chat, problems: list[Problem], out: Path) -> Timed
             curve=Curve(out, RlPoint, 0),
             extras=Extras(model, RL_CONFIG, 0.0, out),
             task=_task(),
+            guard=Guard(GuardConfig(window=RL_STEPS), {}, []),
+            variant=VARIANTS["dapo"],
             pass_tokens=PASS_TOKENS,
             model=model,
             args=settings,
@@ -269,7 +274,8 @@ def _timed(trainer: Any) -> float:
 def rollouts(model: Any, chat: Chat) -> Rollouts:
     """As rl makes them."""
     engine = Engine(LatentDecoder(model), chat, slots=PROMPTS * SAMPLES, capacity=256)
-    return Rollouts(engine, chat, Coin(), asking("none"), Params(max_tokens=NEW), "policy", 0)
+    rewards = Rewards(RewardsConfig(), NEW)
+    return Rollouts(engine, chat, Coin(), rewards, asking("none"), Params(max_tokens=NEW), "policy", 0)
 
 
 def sft_batches(chat: Chat) -> tuple[list[Any], list[int]]:

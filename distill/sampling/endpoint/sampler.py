@@ -25,7 +25,7 @@ from distill.prompts import Chat
 from distill.records import Completion, SamplerId, reason
 from distill.sampling.endpoint import prompt_logprobs
 from distill.sampling.endpoint.bodies import PATHS, Whole, ask, read
-from distill.sampling.endpoint.client import Call, RefusedError
+from distill.sampling.endpoint.client import Answer, Call, RefusedError
 from distill.sampling.endpoint.config import EndpointConfig
 from distill.sampling.endpoint.key import find_key
 from distill.sampling.endpoint.pool import Health, Say, Server
@@ -102,22 +102,37 @@ class EndpointSampler:
 
     def score_many(self, sequences: Iterable[list[int]], top_k: int) -> Iterator[TokenScores]:
         """`score` of each sequence in the order given; as many as the servers take are asked for at once."""
-        waiting: deque[queue.SimpleQueue[TokenScores | Exception]] = deque()
+        number = itertools.count(1)
+        return self.ask_many(
+            Call(
+                f"sequence {next(number)}",
+                "/completions",
+                prompt_logprobs.ask(self.config.model, token_ids, top_k),
+                partial(self._scores, token_ids=token_ids, top_k=top_k),
+            )
+            for token_ids in sequences
+        )
+
+    def ask_many(self, calls: Iterable[Call[Answer]]) -> Iterator[Answer]:
+        """The answer to each call in the order given; as many as the servers take are asked for at once."""
+        waiting: deque[queue.SimpleQueue[Answer | Exception]] = deque()
         with self._speaking() as session, session.works() as works:
-            source, number = iter(sequences), itertools.count(1)
+            source = iter(calls)
             while True:
-                for token_ids in itertools.islice(source, self._most - len(waiting)):
-                    read = partial(self._scores, token_ids=token_ids, top_k=top_k)
-                    body = prompt_logprobs.ask(self.config.model, token_ids, top_k)
-                    call = Call(f"sequence {next(number)}", "/completions", body, read)
+                for call in itertools.islice(source, self._most - len(waiting)):
                     waiting.append(queue.SimpleQueue())
-                    works.begin(self._score(session, call), waiting[-1].put)
+                    works.begin(self._ask(session, call), waiting[-1].put)
                 if not waiting:
                     return
                 found = waiting.popleft().get()
                 if isinstance(found, Exception):
                     raise found
                 yield found
+
+    def tell_all(self, call: Call[Any], suffix: str) -> None:
+        """Tell every server the same, at its url without `suffix`; UserError when one cannot be told."""
+        with self._speaking() as session:
+            session.run(session.everywhere(call, suffix))
 
     def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
         """Answers as they come; requests are read twice as far ahead as the servers take at once, and no further.
@@ -258,7 +273,7 @@ class EndpointSampler:
             f"problem {request.id!r}", PATHS[self.config.api], body, partial(reader, api=self.config.api, n=n), n
         )
 
-    async def _score(self, session: Session, call: Call[TokenScores]) -> TokenScores:
+    async def _ask(self, session: Session, call: Call[Answer]) -> Answer:
         try:
             return (await session.persist(call))[0]
         except RefusedError as refusal:

@@ -117,6 +117,22 @@ class Session:
                 await self._budget.spend()
                 await asyncio.sleep(backoff(sent_before - 1))
 
+    async def everywhere(self, call: "Call[Any]", suffix: str) -> None:
+        """Have every server answer the call, at its url without `suffix`. UserError naming one that will not."""
+        assert self._client is not None, "opened"
+        for server in self._servers:
+            url = server.url.removesuffix(suffix)
+            for tried in range(1, self._config.tries + 1):
+                try:
+                    await self._client.attempt(url, call)
+                    break
+                except PassingError as error:
+                    if tried == self._config.tries:
+                        raise UserError(f"endpoint {url}{call.path}: {call.name}: {error}") from None
+                    await asyncio.sleep(backoff(tried - 1))
+                except (RefusedError, UserError) as error:
+                    raise UserError(f"endpoint {url}{call.path}: {call.name}: {error}") from None
+
 
 class Works:
     """Coroutines one caller has on the loop."""
