@@ -83,7 +83,7 @@ class Guard:
         window = self.rows[1:][-self.config.window :]
         first = self.rows[0]
         over = f"over steps {window[0].step} to {window[-1].step}"
-        for level in (EVERY, *sorted({name for row in window for name in row.by_level})):
+        for level in (*sorted({name for row in window for name in row.by_level}), EVERY):
             start = _pooled(level, [self.probe, first.by_level])
             now = _pooled(level, [row.by_level for row in window])
             if start is not None and now is not None:
@@ -103,7 +103,7 @@ class Guard:
         """Keys of the limits crossed, with what was measured."""
         config = self.config
         drop = start.accuracy - now.accuracy
-        if config.accuracy_drop and drop > config.accuracy_drop * share and drop > STANDARD_ERRORS * _error(start, now):
+        if config.accuracy_drop and drop > share * max(config.accuracy_drop, STANDARD_ERRORS * _error(start, now)):
             yield "accuracy_drop", f"{now.accuracy:.0%} right, {start.accuracy:.0%}"
         if min(start.completions, now.completions) < LEAST or now.accuracy >= FINE:
             return
