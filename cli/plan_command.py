@@ -82,7 +82,7 @@ def _training(recipe: "Recipe", step: "Step", hardware: Any, **assumed: Any) -> 
     config: Any = step.config
     shape = train_shape(recipe, config.model)
     rollout = None
-    if step.stage.name == "rl":
+    if step.stage.name == "rl" and config.rollouts is None:  # what servers cost is theirs
         rollout = rollout_of(config, shape, shape_on(recipe, step, config.model)(1), hardware, assumed["prompt_tokens"])
     return estimate_training(step.name, step.stage.name, config, shape, hardware, rollout=rollout, **assumed)
 

@@ -68,7 +68,9 @@ class Handler(BaseHTTPRequestHandler):
             refused = self.broken == "weights"
             if not refused:
                 self.speaker.reload(asked["model_path"])
-            self._say({"success": not refused, "message": "no such folder" if refused else "", "num_paused_requests": 0})
+            self._say(
+                {"success": not refused, "message": "no such folder" if refused else "", "num_paused_requests": 0}
+            )
         elif self.path == "/v1/completions":
             self._say(self._vllm(asked))
         elif self.path == "/generate":
@@ -90,7 +92,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.broken == "no ids":
             del choice["token_ids"]
         if self.broken == "no end" and said.finish == "stop":
-            choice["token_ids"], choice["logprobs"] = said.ids[:-1] or [5], {"token_logprobs": said.logprobs[:-1] or [0.0]}
+            choice["token_ids"], choice["logprobs"] = (
+                said.ids[:-1] or [5],
+                {"token_logprobs": said.logprobs[:-1] or [0.0]},
+            )
         return {"id": "x", "choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": len(said.ids)}}
 
     def _sglang(self, asked: dict[str, Any]) -> dict[str, Any]:

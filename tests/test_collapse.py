@@ -40,7 +40,9 @@ def row(step: int, levels: Mapping[str, RlLevel], kl: float | None = 0.0) -> RlP
     )
 
 
-def watched(now: dict[str, Any], *, start: dict[str, Any] | None = None, kl: float = 0.0, **limits: float) -> str | None:
+def watched(
+    now: dict[str, Any], *, start: dict[str, Any] | None = None, kl: float = 0.0, **limits: float
+) -> str | None:
     """What a guard says when one level of two goes from `start` to `now`."""
     before = {"a/level-1": level(**(start or {})), "b/level-1": level()}
     guard = Guard(GuardConfig(window=3, **limits), before, [])  # type: ignore[arg-type]
@@ -144,7 +146,7 @@ def test_a_collapsed_run_stops_keeps_the_last_good_weights_and_says_so_again(
     assert lineage is not None
     assert lineage.name in {f"policy-step-{step}" for step in (8, 10)}  # the judge turned at the probe and 8 steps
     stopped = read_jsonl(out / "curve.jsonl", RlPoint)[-1].step
-    assert 0.0 < largest_gap(model, kept)
+    assert largest_gap(model, kept) > 0.0
     with pytest.raises(UserError, match=rf"step {stopped}: .*guard\.accuracy_drop"):
         train(model, problems, out, Turncoat(calls=1), **fields)
     report = train(kept, problems, tmp_path / "again", LengthJudge(most=6), steps=2)

@@ -110,6 +110,8 @@ def test_rl_samples_what_it_trains_on_and_holds_a_second_model_to_stay_near() ->
     held = row(rl(beta=0.1))
     assert held.flops == pytest.approx(found.flops * 8 / 6)
     assert held.beside_gb == held.weight_gb
+    assert row(rl(weights="int8")).flops == pytest.approx(found.flops * 8 / 6), "what the trainer thought before"
+    assert row(rl(updates=2)).flops == pytest.approx(found.flops * 14 / 6)
 
 
 def test_rollouts_take_turns_where_the_cache_is_small() -> None:

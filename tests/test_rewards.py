@@ -65,9 +65,7 @@ def test_a_thought_that_the_prompt_opened_is_well_formed() -> None:
     assert found["format"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("tokens", "expected"), [(1, 0.0), (16384, 0.0), (18432, -0.5), (20480, -1.0), (30000, -1.0)]
-)
+@pytest.mark.parametrize(("tokens", "expected"), [(1, 0.0), (16384, 0.0), (18432, -0.5), (20480, -1.0), (30000, -1.0)])
 def test_the_length_reward_is_dapos_soft_overlong_punishment(tokens: int, expected: float) -> None:
     assert overlong_punishment(tokens, 20480, 4096 / 20480) == pytest.approx(expected)
 

@@ -216,3 +216,31 @@ def test_passes_hold_every_completion_with_an_advantage_once_and_little_padding(
         assert part["prompt_mask"].shape[1] == prompts[rows_here].max()
         assert (part["prompt_mask"].numel() + part["completion_mask"].numel()) <= 100 or len(rows_here) == 1
         assert int(part["num_items_in_batch"]) == 7
+
+
+class Failing(LengthJudge):
+    """Breaks off at some call."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def judge_many(self, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
+        self.calls -= 1
+        if self.calls < 0:
+            raise InterruptedError
+        return super().judge_many(pairs)
+
+
+def test_several_updates_a_step_are_more_steps_and_resume_between_generations(
+    model: Path, problems: Path, tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"steps": 4, "save_every": 2, "warmup_steps": 0, "updates": 2, "weights": "int8"}
+    train(model, problems, tmp_path / "once", LengthJudge(), **{**fields, "updates": 1})
+    train(model, problems, tmp_path / "whole", LengthJudge(), **fields)
+    with pytest.raises(InterruptedError):
+        train(model, problems, tmp_path / "broken", Failing(calls=4), **fields)  # the probe and three steps
+    train(model, problems, tmp_path / "broken", LengthJudge(), **fields)
+    assert largest_gap(tmp_path / "whole", tmp_path / "broken") == 0.0
+    assert largest_gap(tmp_path / "whole", tmp_path / "once") > 1e-4
+    assert len(curve_of(tmp_path / "broken")) == 4

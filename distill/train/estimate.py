@@ -119,7 +119,10 @@ def estimate_training(
     multiplied = shape.multiplied + (shape.further if getattr(config, "mtp_loss", 0) else 0)
     passes = FORWARD + BACKWARD + (FORWARD if config.gradient_checkpointing else 0)
     held_to = isinstance(config, RlConfig) and config.beta > 0
-    flops = float(tokens) * multiplied * (passes + (FORWARD if held_to else 0))
+    if isinstance(config, RlConfig):
+        remembered = config.updates > 1 or config.correction > 0
+        passes = config.updates * passes + FORWARD * (held_to + remembered)
+    flops = float(tokens) * multiplied * passes
     sampling = rollout.seconds / 3600 if rollout else 0.0
     hours = flops / (tflops * 10**12 * utilization * ranks * 3600) + sampling
     own = shape.matrices + shape.expert_matrices // experts_over

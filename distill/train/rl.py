@@ -60,7 +60,7 @@ class RlConfig(TrainConfig):
     instruction: Instruction = "none"
     """What the user turn says after the problem."""
     steps: int = Field(gt=0)
-    """Optimizer steps, each on fresh rollouts."""
+    """Steps, each on fresh rollouts, with `updates` optimizer updates."""
     prompts_per_step: int = Field(default=32, gt=0)
     """Problems a step."""
     samples: int = Field(default=8, gt=1)
