@@ -24,6 +24,8 @@ STAGES = {
     "student-init": "Make a fresh dense student, Llama or Qwen shaped.",
     "student-import": "Turn a GGUF file into a folder that can be trained.",
     "sft": "Train a teacher or student on examples.",
+    "logits": "Keep a teacher's log-probabilities of examples; resumes.",
+    "kd": "Train a student on a teacher's log-probabilities.",
     "rl": "Reinforce with the judge's verdicts (GRPO).",
     "quantize": "Write an int8 or 4-bit copy and say what it cost.",
     "bench": "Score checkpoints with intervals, pairs compared.",

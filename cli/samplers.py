@@ -18,6 +18,7 @@ from distill.records import Message, Problem, fingerprint
 from distill.sampling.protocols import Sampler
 from distill.sampling.table import EngineConfig
 from distill.selection import Ask, asking, read_problems, select
+from distill.train.logits import LogitsConfig
 
 MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
@@ -76,9 +77,12 @@ def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
             yield sampler, _template(sampler) if config.endpoint and config.endpoint.tokenizer else ""
 
 
-def measuring(context: StepContext) -> tuple[Sampler, Chat, int]:
-    """Who measures traces, the chat that renders for it, and the longest sequence it takes in tokens."""
-    config: MeasureConfig = context.config
+def measuring(context: StepContext, field: str = "model") -> tuple[Sampler, Chat, int]:
+    """Who scores given tokens, the chat that renders for it, and the longest sequence it takes in tokens.
+
+    `field` names the checkpoint, where the table gives no endpoint.
+    """
+    config: MeasureConfig | LogitsConfig = context.config
     if config.endpoint is not None:
         from distill.sampling.endpoint import EndpointSampler
 
@@ -89,7 +93,7 @@ def measuring(context: StepContext) -> tuple[Sampler, Chat, int]:
 
     from distill.sampling.engine import EngineSampler
 
-    folder = context.path("model")
+    folder = context.path(field)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded, decoder = Folders(context.progress).engine(folder, device=device, dtype=config.dtype)
     sampler = EngineSampler(

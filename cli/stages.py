@@ -25,6 +25,8 @@ from distill.recipe import Stage, StepContext, renewed
 from distill.runs import Manifest, Report
 from distill.sampling.replay import ReplaySampler, recording_file, write_labels
 from distill.selection import asking, read_problems, select
+from distill.train.kd import KdConfig, kd
+from distill.train.logits import LogitsConfig, logits
 from distill.train.rl import RlConfig, rl
 from distill.train.sft import SftConfig, sft
 from evals.bench import BenchConfig, bench, checkpoint_names
@@ -168,6 +170,16 @@ def _sft_share(data: Path, model: Path, out: Path, config: SftConfig, seed: int,
     return sft(data, model, out, config, loader=Folders(progress), seed=seed, progress=progress, agree=agreed)
 
 
+def _logits(c: StepContext) -> Report:
+    sampler, chat, context = measuring(c)
+    return logits(c.path("data"), c.out, c.config, sampler=sampler, chat=chat, context=context, progress=c.progress)
+
+
+def _kd(c: StepContext) -> Report:
+    data, model = c.path("data"), c.path("model")
+    return kd(data, model, c.out, c.config, loader=Folders(c.progress), seed=c.seed, progress=c.progress)
+
+
 def _rl(c: StepContext) -> Report:
     with _judge(c) as judge:
         return rl(
@@ -229,6 +241,8 @@ REGISTRY = {
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
         Stage("student-import", StudentImportConfig, _student_import, reads=_student_import_files),
         Stage("sft", SftConfig, _sft),
+        Stage("logits", LogitsConfig, _logits),
+        Stage("kd", KdConfig, _kd),
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),
         Stage("bench", BenchConfig, _bench, version=f"1 judge {JUDGE_VERSION}"),

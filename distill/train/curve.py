@@ -38,6 +38,23 @@ class ExpertLoad(Record):
         return f"experts: max violation {self.max_violation:.2f} (mean of {layers} layers, 0 is even), {dead}"
 
 
+class Agreement(Record):
+    """Student and teacher at the same positions, means over them."""
+
+    cross_entropy: float
+    """The student's, of the token that follows."""
+    divergence: float
+    """As the step's objective has it."""
+    overlap: Fraction
+    """Share of the likeliest tokens that both have among theirs (overlap ratio, arXiv 2604.13016)."""
+    teacher_mass: float
+    """The teacher's probability of these shared tokens."""
+    student_mass: float
+    """The student's."""
+    entropy_gap: float
+    """Between the two distributions, absolute, nats."""
+
+
 class SftPoint(Record):
     """A row of an `sft` curve."""
 
@@ -55,6 +72,8 @@ class SftPoint(Record):
     """Of further tokens, unweighted, mean over loss tokens and steps; not in `loss`. None where it has no weight."""
     experts: ExpertLoad | None = None
     """None for a model without experts."""
+    agreement: Agreement | None = None
+    """`kd`: how near the teacher is. None where there is none."""
 
 
 class RlLevel(Record):

@@ -22,8 +22,7 @@ What is not covered: gradients through what was sampled (as in GKD); teachers wi
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -87,8 +86,22 @@ class Sums:
     """|H(p) - H(q)| over the K + 1 outcomes, nats."""
     positions: int
 
-    def __add__(self, other: Self) -> Self:
-        return type(self)(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All but the count, in order."""
+        return (
+            self.cross_entropy,
+            self.divergence,
+            self.shared,
+            self.teacher_mass,
+            self.student_mass,
+            self.entropy_gap,
+        )
+
+    def detached(self) -> "Sums":
+        """Without gradients."""
+        first, second, third, fourth, fifth, sixth = (value.detach() for value in self.tensors)
+        return Sums(first, second, third, fourth, fifth, sixth, self.positions)
 
 
 def divergence(logits_NV: Tensor, told: Told, objective: Objective) -> Tensor:
@@ -176,7 +189,10 @@ def taught(
         found = [
             checkpoint(one, hidden_ND[part], part, use_reentrant=False, preserve_rng_state=False) for part in parts
         ]
-    return Sums(*(torch.stack(column).sum() for column in zip(*found, strict=True)), positions=len(hidden_ND))
+    cross_entropy, apart, shared, teacher_mass, student_mass, entropy_gap = (
+        torch.stack(column).sum() for column in zip(*found, strict=True)
+    )
+    return Sums(cross_entropy, apart, shared, teacher_mass, student_mass, entropy_gap, len(hidden_ND))
 
 
 def _sums(

@@ -32,6 +32,8 @@ class Rows:
     """Token ids where there is loss, `IGNORED` elsewhere."""
     dropped: int
     """Examples left out for their length."""
+    examples: list[str]
+    """Id of each row's example."""
 
     @property
     def lengths(self) -> list[int]:
@@ -68,7 +70,7 @@ def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long:
     places = sorted(range(len(examples)), key=lambda index: examples[index].order)
     if order is not None:
         places = _places(path, order, places)
-    token_ids, labels, dropped = [], [], 0
+    token_ids, labels, kept, dropped = [], [], [], 0
     for index in places:
         example, where = examples[index], f"{path}:{index + 1}: example {examples[index].id}"
         ids, mask = chat.training_ids(example.messages)
@@ -82,10 +84,11 @@ def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long:
             continue
         _check_row(where, ids, mask, chat, vocab_size)
         token_ids.append(ids)
+        kept.append(examples[index].id)
         labels.append([token if loss else IGNORED for token, loss in zip(ids, mask, strict=True)])
     if not token_ids:
         raise UserError(f"{path}: all {dropped} examples are longer than max_length {max_length}")
-    return Rows(token_ids, labels, dropped)
+    return Rows(token_ids, labels, dropped, kept)
 
 
 def _places(path: Path, order: str, standing: list[int]) -> list[int]:

@@ -23,6 +23,7 @@ from distill.sampling.protocols import LoadedModel, ModelLoader
 from distill.train.auxiliary import Extras
 from distill.train.batches import Curriculum, Plan, plan_steps
 from distill.train.curve import CURVE, Curve, SftPoint
+from distill.train.lesson import Imitation, Lesson
 from distill.train.ranks import Agree, Ranks, alone
 from distill.train.resume import States
 from distill.train.rows import Rows, check_decontaminated, read_rows
@@ -128,20 +129,24 @@ def sft(
     seed: int,
     progress: Progress,
     agree: Agree["_Ready"] = alone,
+    lesson: Lesson | None = None,
 ) -> Report:
     """Fine-tune `model` on `data` into the checkpoint folder `out`; continues what it finds there.
+
+    `lesson` is for stages whose loss is another.
 
     With `expert_parallel` above 1 every process calls it, with the `agree` they share; process 0 alone writes the
     checkpoint and has a report worth reading.
     """
     done = (out / LINEAGE).is_file()  # it is written last: with it, only cleaning up is left
-    ready = agree(lambda: _prepare(data, model, out, config, loader, seed, done=done))
+    lesson = lesson or Imitation()
+    ready = agree(lambda: _prepare(data, model, out, config, loader, seed, lesson, done=done))
     if not done:
         _check_states(ready, out)
-        state = _train(ready, config, seed, progress)
+        state = _train(ready, config, seed, progress, lesson)
         if ready.leads:
             name = out.name.removesuffix(".partial")
-            lineage = Lineage(name=name, stage="sft", parent=read_lineage(model), data=ready.source)
+            lineage = Lineage(name=name, stage=lesson.stage, parent=read_lineage(model), data=ready.source)
             save_checkpoint(ready.loaded.model, ready.loaded.tokenizer, out, lineage, state)
     if not ready.leads:
         return Report()
@@ -150,7 +155,15 @@ def sft(
 
 
 def _prepare(
-    data: Path, model: Path, out: Path, config: SftConfig, loader: ModelLoader, seed: int, *, done: bool
+    data: Path,
+    model: Path,
+    out: Path,
+    config: SftConfig,
+    loader: ModelLoader,
+    seed: int,
+    lesson: Lesson,
+    *,
+    done: bool,
 ) -> _Ready:
     """Everything that may be refused. Raises UserError."""
     import torch
@@ -166,6 +179,7 @@ def _prepare(
     zero = _replicate(loaded.model, config) if replicas else None
     vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
     rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long, config.order)
+    lesson.prepare(rows, loaded)
     extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
     states = States(out, extras.ranks)
     resumed = states.newest()
@@ -225,14 +239,15 @@ def _check_states(ready: _Ready, out: Path) -> None:
         raise UserError(f"{out}: processes found different states to continue from; it must be one folder for all")
 
 
-def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> dict[str, "Tensor"] | None:
+def _train(
+    ready: _Ready, config: SftConfig, seed: int, progress: Progress, lesson: Lesson
+) -> dict[str, "Tensor"] | None:
     """Train; the whole model's tensors where this process's model has not all of them."""
     from datasets import Dataset
     from trl import SFTConfig
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from distill.train.lean import Feed, arguments, optimizers
-    from distill.train.sft_trainer import LeanSft
 
     loaded, rows, plan, ranks = ready.loaded, ready.rows, ready.plan, ready.ranks
     steps = len(plan.steps)
@@ -242,11 +257,12 @@ def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> d
     columns = list(zip(rows.token_ids, rows.labels, strict=True))
     # Parts of a step are sorted by length, so dealing them out in turn gives processes rows of like length.
     batches = plan.batches if ranks is None else plan.batches[ranks.rank :: ranks.world]
-    feed = Feed(
-        batches,
-        begun * config.accumulation,
-        lambda batch: collate([{"input_ids": columns[row][0], "labels": columns[row][1]} for row in batch]),
-    )
+
+    def batch(places: list[int]) -> dict[str, Any]:
+        rows_here = [{"input_ids": columns[row][0], "labels": columns[row][1]} for row in places]
+        return {**collate(rows_here), **lesson.beside(places)}
+
+    feed = Feed(batches, begun * config.accumulation, batch)
     kwargs = arguments(ready.states.folder, config, steps, config.log_every, seed, ranks)
     if ready.zero is not None:
         kwargs |= {"deepspeed": ready.zero, "bf16": False, "log_level": "error"}  # autocast is DeepSpeed's
@@ -259,9 +275,9 @@ def _train(ready: _Ready, config: SftConfig, seed: int, progress: Progress) -> d
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    with progress.task("sft", steps, "steps") as task:
+    with progress.task(lesson.stage, steps, "steps") as task:
         task.advance(begun)
-        trainer = LeanSft(
+        trainer = lesson.trainer(
             states=ready.states,
             feed=feed,
             curve=ready.curve,

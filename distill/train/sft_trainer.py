@@ -69,6 +69,10 @@ class LeanSft(Lean, SFTTrainer):
         """Rows of the step that is being computed, on all processes."""
         return sum(map(len, self.plan.steps[self.state.global_step]))
 
+    def told(self) -> dict[str, Any]:
+        """Further fields of the curve's next row, over the steps since the last one."""
+        return {}
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:
             return
@@ -77,6 +81,7 @@ class LeanSft(Lean, SFTTrainer):
         loss = logs["loss"] * (self.ranks.world if self.ranks is not None else 1) / self.averaged_over
         check_finite(loss, "loss", step)
         beside = self.extras.take()
+        told = self.told()
         if self.curve is None:
             return
         row = SftPoint(
@@ -86,6 +91,7 @@ class LeanSft(Lean, SFTTrainer):
             lr=logs["learning_rate"],
             seconds=self.curve.seconds(),
             **beside,
+            **told,
         )
         self.curve.add(row)
         self.task.facts = f"loss {row.loss:.3f}"
