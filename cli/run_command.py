@@ -26,13 +26,14 @@ STAGES = {
     "sft": "Train a teacher or student on examples.",
     "logits": "Keep a teacher's log-probabilities of examples; resumes.",
     "kd": "Train a student on a teacher's log-probabilities.",
+    "on-policy": "Correct a student's own turns by its teacher.",
     "rl": "Reinforce with the judge's verdicts (GRPO).",
     "quantize": "Write an int8 or 4-bit copy and say what it cost.",
     "bench": "Score checkpoints with intervals, pairs compared.",
     "report": "Write one self-contained HTML page about a run.",
 }
 """Stage names in the order work flows; `cli.stages` holds their functions."""
-JUDGING = ("harvest", "import", "rl", "bench")
+JUDGING = ("harvest", "import", "on-policy", "rl", "bench")
 """Stages that may run programs of models."""
 SCALING = ("sft",)
 """Stages that train on several processes."""

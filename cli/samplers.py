@@ -19,6 +19,7 @@ from distill.sampling.protocols import Sampler
 from distill.sampling.table import EngineConfig
 from distill.selection import Ask, asking, read_problems, select
 from distill.train.logits import LogitsConfig
+from distill.train.on_policy_table import OnPolicyConfig
 
 MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
@@ -82,13 +83,14 @@ def measuring(context: StepContext, field: str = "model") -> tuple[Sampler, Chat
 
     `field` names the checkpoint, where the table gives no endpoint.
     """
-    config: MeasureConfig | LogitsConfig = context.config
+    config: MeasureConfig | LogitsConfig | OnPolicyConfig = context.config
     if config.endpoint is not None:
         from distill.sampling.endpoint import EndpointSampler
 
-        assert config.max_tokens is not None, "checked with the config"
+        longest = config.context if isinstance(config, OnPolicyConfig) else config.max_tokens
+        assert longest is not None, "checked with the config"
         chat = Chat(Folders().load(context.path("tokenizer")).tokenizer)
-        return EndpointSampler(config.endpoint, say=context.progress.say), chat, config.max_tokens
+        return EndpointSampler(config.endpoint, say=context.progress.say), chat, longest
     import torch
 
     from distill.sampling.engine import EngineSampler

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from distill.sampling.replay import ReplaySampler, recording_file, write_labels
 from distill.selection import asking, read_problems, select
 from distill.train.kd import KdConfig, kd
 from distill.train.logits import LogitsConfig, logits
+from distill.train.on_policy import Taught, on_policy
+from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.rl import RlConfig, rl
 from distill.train.sft import SftConfig, sft
 from evals.bench import BenchConfig, bench, checkpoint_names
@@ -180,6 +183,23 @@ def _kd(c: StepContext) -> Report:
     return kd(data, model, c.out, c.config, loader=Folders(c.progress), seed=c.seed, progress=c.progress)
 
 
+def _on_policy(c: StepContext) -> Report:
+    teacher = Taught(*measuring(c, "teacher"))
+    given = {field: c.path(field) if field in c.inputs else None for field in ("problems", "data")}
+    with _judge(c) if c.config.judged else nullcontext() as judge:
+        return on_policy(
+            c.path("model"),
+            c.out,
+            c.config,
+            **given,
+            teacher=teacher,
+            loader=Folders(c.progress),
+            judge=judge,
+            seed=c.seed,
+            progress=c.progress,
+        )
+
+
 def _rl(c: StepContext) -> Report:
     with _judge(c) as judge:
         return rl(
@@ -243,6 +263,7 @@ REGISTRY = {
         Stage("sft", SftConfig, _sft),
         Stage("logits", LogitsConfig, _logits),
         Stage("kd", KdConfig, _kd),
+        Stage("on-policy", OnPolicyConfig, _on_policy, version=f"1 judge {JUDGE_VERSION}"),
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),
         Stage("bench", BenchConfig, _bench, version=f"1 judge {JUDGE_VERSION}"),

@@ -7,7 +7,7 @@ interrupted run is that of an uninterrupted one, seconds apart.
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.records import Fraction, Record
@@ -125,7 +125,38 @@ class RlPoint(Record):
     """Over the tokens trained on. None without such tokens, or for a model without experts."""
 
 
-P = TypeVar("P", SftPoint, RlPoint)
+class OnPolicyPoint(Record):
+    """A row of an `on-policy` curve: one step."""
+
+    step: int
+    source: Literal["rollouts", "data"]
+    """What the student was corrected on."""
+    tokens: int
+    """Trained on so far, those that carry loss."""
+    loss: float
+    """Mean over the step's loss tokens: the divergence, or its sampled estimate."""
+    agreement: Agreement
+    """Before the step's update."""
+    lr: float
+    seconds: float
+    accuracy: Fraction | None = None
+    """Of the rollouts. None without a judge, or without rollouts."""
+    by_level: Mapping[str, Fraction] | None = None
+    """The same by `family/level-N`."""
+    length: float | None = None
+    """Mean tokens of a completion. None without rollouts."""
+    truncated: Fraction | None = None
+    """Completions that were cut at `max_tokens`."""
+    kl_sampler_trainer: float | None = None
+    """Mean log-probability gap between sampler and trainer on the rollouts: near 0, or one of the two is wrong. None
+    without rollouts, or at a temperature other than 1."""
+    balance_loss: float | None = None
+    """Unweighted, mean over sequences. None where it has no weight."""
+    experts: ExpertLoad | None = None
+    """None for a model without experts."""
+
+
+P = TypeVar("P", SftPoint, RlPoint, OnPolicyPoint)
 
 
 class Curve(Generic[P]):

@@ -57,6 +57,10 @@ class Told:
         """Some of the positions."""
         return Told(self.ids_NK[part], self.logprobs_NK[part], self.tail_N[part])
 
+    def to(self, device: torch.device) -> "Told":
+        """On another device."""
+        return Told(self.ids_NK.to(device), self.logprobs_NK.to(device), self.tail_N.to(device))
+
     def within(self, rows: int) -> "Told":
         """For a student of so many vocabulary rows: what it has no row for goes into the tail."""
         lost_NK = self.ids_NK >= rows
