@@ -15,9 +15,9 @@ from torch.nn.utils import clip_grad_norm_
 from distill.sampling.protocols import LoadedModel
 from distill.train.auxiliary import Extras
 from distill.train.divergences import Sums
-from distill.train.kd_trainer import Tally, losses_of
 from distill.train.lean import OPTIMIZER, SCHEDULER, WEIGHTS, check_finite, optimizers
 from distill.train.objective import Objective
+from distill.train.positions import Tally, losses_of
 from distill.train.resume import States
 from distill.train.schedule import TrainConfig
 from distill.train.turns import Turn, batch, passes
