@@ -1,7 +1,11 @@
 """The logits stage: what is stored is what the teacher says, whole or absent, and asked for once."""
 
 import dataclasses
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from distill.train.sidecar import LOGITS, Scored, Sidecar, Writer
 from tests.toy_models import toy_example, toy_examples, toy_model
 
 QUIET = Progress("quiet")
+ROOT = Path(__file__).parent.parent
 
 
 @dataclasses.dataclass
@@ -189,3 +194,29 @@ def test_a_teacher_that_says_padding_is_refused() -> None:
     scores = TokenScores(torch.zeros(1), torch.tensor([[7]]), torch.tensor([[-0.1]]))
     with pytest.raises(UserError, match="likeliest tokens are padding"):
         keep(scores, [False, True], 5, 1.0, "here")
+
+
+def test_a_run_killed_amid_a_shard_ends_with_the_bytes_of_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
+    """Killed before a shard is synced, and between examples."""
+    data = toy_examples(tmp_path)
+    instants = [*(f"sync:{number}" for number in range(2)), "step:9", "step:1"]
+    jobs = [
+        {
+            "stage": "logits",
+            "inputs": [str(data), str(teacher)],
+            "fields": {},
+            "out": str(tmp_path / how),
+            "instants": at,
+        }
+        for how, at in (("straight", []), ("killed", instants))
+    ]
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SHARD_POSITIONS": "60"}
+    command = [sys.executable, str(ROOT / "tests/training_kills.py"), str(tmp_path / "jobs.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    straight, killed = (
+        {path.name: path.read_bytes() for path in (tmp_path / how / LOGITS).iterdir()} for how in ("straight", "killed")
+    )
+    assert len(straight) > 8
+    assert straight == killed

@@ -37,11 +37,26 @@ RL: dict[str, Any] = {
     "probe": 4,
     "floor": 0.0,
 }
+KD: dict[str, Any] = {**SFT, "ce_weight": 0.5}
+ON_POLICY: dict[str, Any] = {
+    "steps": 6,
+    "save_every": 2,
+    "on_policy": 0.7,
+    "prompts_per_step": 6,
+    "max_tokens": 8,
+    "probe": 4,
+    "compatible": 0.0,
+    "tokens_per_batch": 64,
+    "judged": True,
+    "allow_contaminated": True,
+}
 EXPERTS: dict[str, Any] = {**SFT, "bias_update": 0.03, "balance_loss": 0.1, "mtp_loss": 0.3}
 RUNS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
     "sft": ("sft", ("examples.jsonl", "model"), SFT),
     "experts": ("sft", ("examples.jsonl", "teacher"), EXPERTS),
     "rl": ("rl", ("model", "problems.jsonl"), RL),
+    "kd": ("kd", ("logits", "model"), KD),
+    "on-policy": ("on-policy", ("model", "teacher", "problems.jsonl", "examples.jsonl"), ON_POLICY),
 }
 """Stage, inputs and table of each run; `experts` carries correction biases and further tokens through a kill."""
 INSTANTS = {
@@ -49,6 +64,8 @@ INSTANTS = {
     "sft": ("step:5", "sync:8", "step:3"),
     "experts": ("step:5", "sync:8"),
     "rl": ("step:4", "sync:3"),
+    "kd": ("step:5", "sync:3"),
+    "on-policy": ("step:3", "sync:2", "step:2"),
 }
 
 
@@ -57,7 +74,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where every run was made twice: `<run>-killed` and `<run>-straight`."""
     base = tmp_path_factory.mktemp("killed")
     _write_inputs(base)
-    jobs = [
+    told = {"stage": "logits", "inputs": [str(base / "examples.jsonl"), str(base / "teacher")], "instants": ()}
+    jobs = [{**told, "out": str(base / "logits"), "fields": {}}]
+    jobs += [
         {
             "stage": stage,
             "inputs": [str(base / name) for name in inputs],
@@ -79,7 +98,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_killed_training_ends_bit_for_bit_like_an_uninterrupted_run(run: str, ended: Path) -> None:
-    model = next(name for name in RUNS[run][1] if "jsonl" not in name)
+    model = next(name for name in RUNS[run][1] if name in ("model", "teacher"))
     start, straight, killed = (
         load_file(ended / name / "model.safetensors") for name in (model, f"{run}-straight", f"{run}-killed")
     )

@@ -21,11 +21,16 @@ import torch
 from cli.loading import Folders
 from distill.progress import Progress, Task
 from distill.records import Problem, Status, Trace, Verdict
-from distill.train import grpo_trainer, resume, sft_trainer
+from distill.sampling.engine import EngineSampler
+from distill.train import grpo_trainer, kd_trainer, loop, resume, sft_trainer, sidecar
+from distill.train.kd import KdConfig, kd
+from distill.train.logits import LogitsConfig, logits
+from distill.train.on_policy import Taught, on_policy
+from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.rl import RlConfig, rl
 from distill.train.sft import SftConfig, sft
 
-SLOW_IMPORTS = (deepspeed, grpo_trainer, sft_trainer)
+SLOW_IMPORTS = (deepspeed, grpo_trainer, kd_trainer, loop, sft_trainer)
 """What the stages import when they run; here, once for all children. So is the loader, by loading a model."""
 
 
@@ -41,17 +46,44 @@ class EvenJudge:
             yield Verdict(trace_id=trace.id, judge_version="even", status=status)
 
 
+def reader(folder: Path) -> EngineSampler:
+    """A model that scores."""
+    loaded = Folders().load(folder)
+    return EngineSampler(loaded, Folders().decoder(loaded.model), name=folder.name, slots=1, capacity=1)
+
+
 def run(stage: str, inputs: list[Path], out: Path, fields: dict[str, Any]) -> None:
     """One attempt."""
-    first, second = inputs
+    first, second, *others = inputs
     out.mkdir(exist_ok=True)
     quiet = Progress("quiet")
-    if stage == "sft":
+    if stage == "logits":
+        sampler = reader(second)
+        scores = LogitsConfig(data="data", model="model", **fields)
+        logits(first, out, scores, sampler=sampler, chat=sampler.chat, context=64, progress=quiet)
+    elif stage == "kd":
+        kd(first, second, out, KdConfig(data="d", model="m", **fields), loader=Folders(), seed=0, progress=quiet)
+    elif stage == "on-policy":
+        sampler = reader(second)
+        rules = OnPolicyConfig(model="m", teacher="t", problems="p", data="d", **fields)
+        on_policy(
+            first,
+            out,
+            rules,
+            problems=others[0],
+            data=others[1],
+            teacher=Taught(sampler, sampler.chat, 64),
+            loader=Folders(),
+            judge=EvenJudge(),
+            seed=0,
+            progress=quiet,
+        )
+    elif stage == "sft":
         config = SftConfig(data="data", model="model", **fields)
         sft(first, second, out, config, loader=Folders(), seed=0, progress=quiet)
     else:
-        rules = RlConfig(model="model", problems="problems", **fields)
-        rl(first, second, out, rules, loader=Folders(), judge=EvenJudge(), seed=0, progress=quiet)
+        rewarded = RlConfig(model="model", problems="problems", **fields)
+        rl(first, second, out, rewarded, loader=Folders(), judge=EvenJudge(), seed=0, progress=quiet)
 
 
 def die_at(instant: str) -> None:
@@ -72,11 +104,12 @@ def die_at(instant: str) -> None:
     if kind == "step":
         Task.advance = dying(Task.advance)  # type: ignore[method-assign]
     else:
-        resume.sync = dying(resume.sync)
+        resume.sync = sidecar.sync = dying(resume.sync)
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    sidecar.SHARD_POSITIONS = int(os.environ.get("SHARD_POSITIONS", sidecar.SHARD_POSITIONS))
     jobs = json.loads(Path(sys.argv[1]).read_text())
     Folders().load(Path(next(path for path in jobs[0]["inputs"] if Path(path).is_dir())))
     for job in jobs:

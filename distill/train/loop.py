@@ -48,7 +48,7 @@ class Loop:
         self.optimizer, self.schedule = optimizers(loaded.model, config, steps)
         self.tally = Tally()
         if config.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.model.activation_checkpointing_enable()
 
     def resume(self) -> int:
         """Continue from the newest state; the steps it has behind it."""
