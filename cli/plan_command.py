@@ -10,6 +10,8 @@ from cli.run_command import RecipeOption, SetOption, StepOption, load
 if TYPE_CHECKING:
     from distill.recipe import Recipe, Step
 
+TRAINING = ("sft", "kd", "on-policy", "rl")
+"""Stages that train a model."""
 BANDWIDTH = 4.3
 """TB/s an H200's memory gives to a copy; its data sheet says 4.8."""
 
@@ -42,9 +44,9 @@ def plan(
 
     Of harvest (sampler engine) and bench: bytes a GPU for weights, cache and activations, context lengths with the rows
     that fit, and a bound on tokens per second from memory bandwidth; what does not fit is refused, with the number of
-    GPUs that would do. Of sft and rl: one row a step with tokens, operations, hours at the utilization assumed, memory,
-    and cost where a price is given. Reads shapes only: the config.json of a model's folder, or, where that is not here,
-    the published shape of its name.
+    GPUs that would do. Of stages that train, and of logits: one row a step with tokens, operations, hours at the
+    utilization assumed, memory, and cost where a price is given. Reads shapes only: config.json of a model's folder,
+    or, where that is not here, the published shape of its name.
     """
     from distill.errors import UserError, did_you_mean
     from distill.plan import Hardware, estimate_engine
@@ -56,11 +58,12 @@ def plan(
     hardware = Hardware(gpus=gpus, gpu_gb=gpu_gb, bandwidth_tbs=bandwidth)
     chosen = [loaded.steps[step]] if step is not None else loaded.steps.values()
     asked = [(found, model) for found in chosen for model in _models(found)]
-    trained = [found for found in chosen if found.stage.name in ("sft", "rl")]
+    trained = [found for found in chosen if found.stage.name in TRAINING or _scores(found)]
     if not asked and not trained:
         where = f"[{step}] stage {loaded.steps[step].stage.name}" if step is not None else str(loaded.path)
         raise UserError(
-            f"{where}: nothing to plan; sft, rl, harvest with sampler engine and bench of checkpoints have estimates"
+            f"{where}: nothing to plan; {', '.join(TRAINING)}, logits, harvest with sampler engine and bench of "
+            "checkpoints have estimates"
         )
     for found, model in asked:
         estimate = estimate_engine(_use(found, model, prompt_tokens), hardware, _shape(loaded, found, model))
@@ -75,16 +78,29 @@ def plan(
 
 
 def _training(recipe: "Recipe", step: "Step", hardware: Any, **assumed: Any) -> Any:
-    """The row of a step that trains."""
+    """The row of a step that trains, or scores."""
     from cli.shapes import shape_on, train_shape
-    from distill.train.estimate import estimate_training, rollout_of
+    from distill.train.estimate import estimate_scoring, estimate_training, rollout_of
 
     config: Any = step.config
     shape = train_shape(recipe, config.model)
+    if step.stage.name == "logits":
+        rates = {key: assumed[key] for key in ("tflops", "utilization", "price")}
+        return estimate_scoring(step.name, config, shape, hardware, **rates)
+    corrects = getattr(config, "teacher", None)
+    teacher = train_shape(recipe, corrects) if corrects is not None else None
     rollout = None
-    if step.stage.name == "rl" and config.rollouts is None:  # what servers cost is theirs
+    if step.stage.name in ("rl", "on-policy") and getattr(config, "rollouts", None) is None:  # what servers cost is theirs
         rollout = rollout_of(config, shape, shape_on(recipe, step, config.model)(1), hardware, assumed["prompt_tokens"])
-    return estimate_training(step.name, step.stage.name, config, shape, hardware, rollout=rollout, **assumed)
+    return estimate_training(
+        step.name, step.stage.name, config, shape, hardware, rollout=rollout, teacher=teacher, **assumed
+    )
+
+
+def _scores(step: "Step") -> bool:
+    """Whether a step has a teacher score examples in this process."""
+    config: Any = step.config
+    return step.stage.name == "logits" and config.model is not None
 
 
 def _models(step: "Step") -> Iterator[str]:

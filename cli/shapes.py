@@ -35,7 +35,8 @@ def shape_on(recipe: Recipe, step: Step, model: str) -> ShapeOn:
     from teacher.parallel.shapes import engine_shape as teacher_shape
 
     config, name = _config(recipe, model)
-    dtype = getattr(step.config, "dtype", "float32")
+    trains = step.stage.name == "on-policy"  # whose dtype is its teacher's
+    dtype = "float32" if trains else getattr(step.config, "dtype", "float32")
     tensor, expert = (getattr(step.config, key, 1) > 1 for key in ("tensor_parallel", "expert_parallel"))
 
     def on(gpus: int) -> EngineShape:
@@ -65,7 +66,7 @@ def _config(recipe: Recipe, model: str) -> tuple[Any, str]:
         rows = padded_vocab(tokenizer_named(config.tokenizer))
         shape = model_config(find_spec(config.spec, config.overrides), rows, end_id=0, pad_id=None)
         return shape, f"{model} ({config.spec})"
-    if stage in ("sft", "rl"):
+    if stage in ("sft", "kd", "on-policy", "rl"):
         return _config(recipe, config.model)[0], model
     if stage == "quantize":
         return _config(recipe, config.model)[0], f"{model} (counted as before quantization)"

@@ -1,6 +1,7 @@
 """What plan says of training is what a person would compute, and what autograd keeps."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,13 @@ from distill.train.estimate import (
     Rollout,
     TrainEstimate,
     TrainShape,
+    estimate_scoring,
     estimate_training,
     rollout_of,
 )
+from distill.train.kd import KdConfig
+from distill.train.logits import LogitsConfig
+from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.optimizers import make_optimizer
 from distill.train.rl import RlConfig
 from distill.train.schedule import TrainConfig
@@ -49,6 +54,11 @@ def sft(**fields: Any) -> SftConfig:
 
 def rl(**fields: Any) -> RlConfig:
     return RlConfig(model="m", problems="p", steps=10, max_tokens=100, **fields)
+
+
+def on_policy(**fields: Any) -> OnPolicyConfig:
+    common = {"steps": 10, "max_tokens": 100, "prompts_per_step": 30, "samples": 2}
+    return OnPolicyConfig(model="m", teacher="t", problems="p", **{**common, **fields})
 
 
 def row(config: TrainConfig, **given: Any) -> TrainEstimate:
@@ -243,3 +253,34 @@ def test_a_larger_share_of_the_peak_takes_less_time() -> None:
     slow, fast = rows(*arguments)["student"], rows(*arguments, "--utilization", "0.66", "--tflops", "494.5")["student"]
     assert fast.hours == pytest.approx(slow.hours)
     assert rows(*arguments, "--utilization", "0.66")["student"].hours == pytest.approx(slow.hours / 2)
+
+
+def test_learning_from_stored_logits_costs_what_sft_costs() -> None:
+    kd = KdConfig(data="d", model="m", steps=10, tokens_per_batch=1000)
+    assert row(kd).flops == row(sft()).flops
+    assert row(kd).total_gb == row(sft()).total_gb
+
+
+def test_a_student_on_its_own_turns_pays_for_its_teacher_too() -> None:
+    teacher = replace(TOY, multiplied=7 * 10**6, matrices=10**8)
+    alone, corrected = row(on_policy()), row(on_policy(), teacher=teacher)
+    assert alone.tokens == corrected.tokens == 10 * 60 * (20 + 100)
+    assert corrected.flops - alone.flops == alone.tokens * 2 * 7 * 10**6
+    assert corrected.beside_gb * 1e9 == teacher.parameters * 4
+    halved = row(on_policy(dtype="bfloat16"), teacher=teacher)
+    assert halved.beside_gb * 2 == corrected.beside_gb
+    shape = EngineShape("m", 1, 10**7, 10**7, 0, 0, 0, 0, 100, 0, 0, 0, 1000)
+    assert rollout_of(on_policy(), TOY, shape, HARDWARE, 20) == rollout_of(
+        rl(prompts_per_step=30, samples=2), TOY, shape, HARDWARE, 20
+    )
+
+
+def test_a_teacher_that_only_reads_has_neither_gradients_nor_moments() -> None:
+    asked = {"tflops": 1e-6, "utilization": 0.5}
+    found = estimate_scoring("s", LogitsConfig(data="d", model="m"), TOY, HARDWARE, **asked, price=2.0)
+    assert found.flops == 10**6 * 2 * TOY.multiplied
+    assert found.weight_gb * 1e9 == TOY.parameters * 4
+    assert found.gradient_gb == found.optimizer_gb == found.beside_gb == 0
+    assert found.cost == found.hours * 2.0
+    narrow = estimate_scoring("s", LogitsConfig(data="d", model="m", dtype="bfloat16"), TOY, HARDWARE, **asked)
+    assert narrow.weight_gb * 2 == found.weight_gb

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from distill.plan import GB, RESERVED, EngineShape, Hardware
 from distill.records import Record
+from distill.sampling.teacher_forcing import CALL_TOKENS, HEAD_VALUES
+from distill.train.logits import LogitsConfig
+from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.rl import RlConfig
 from distill.train.schedule import WHOLE_LOGITS, TrainConfig
 from distill.train.sft import SftConfig
@@ -29,6 +32,8 @@ peak is twice as high."""
 BF16_KEPT = 3
 """Bytes of a kept number under autocast: products keep bfloat16, norms and the residual stream float32. 2.3 to 3.0
 were kept in the shapes of tests/test_estimate.py."""
+MILLION = 10**6
+"""Tokens a `logits` step is estimated for: how many its examples have is not known before they exist."""
 LOGIT_COPIES = 3
 """Arrays as large as the logits held at once in the loss: as computed, in float32, their gradient."""
 
@@ -82,14 +87,14 @@ class TrainEstimate(Record):
     hours: float
     """Of the whole step, sampling included."""
     sampling_hours: float
-    """`rl`: of these, at least so many for rollouts."""
+    """`rl`, `on-policy`: of these, at least so many for rollouts."""
     weight_gb: float
     """This and the next on each GPU."""
     gradient_gb: float
     optimizer_gb: float
     activation_gb: float
     beside_gb: float
-    """`rl`: the engine's weights and cache, and the model it is held to."""
+    """`rl`, `on-policy`: the engine's weights and cache, and the model it is held to, or its teacher."""
     fits: bool
     cost: float | None
     """GPU hours times the price that was given."""
@@ -111,9 +116,12 @@ def estimate_training(
     utilization: float,
     prompt_tokens: int,
     rollout: Rollout | None = None,
+    teacher: TrainShape | None = None,
     price: float | None = None,
 ) -> TrainEstimate:
-    """The row of one step. `prompt_tokens`: of an `rl` prompt, assumed. `price`: of one GPU for an hour."""
+    """The row of one step. `prompt_tokens`: of a prompt that is sampled from, assumed. `teacher`: who corrects an
+    `on-policy` step on the same GPU. `price`: of one GPU for an hour.
+    """
     tokens, at_once = _tokens(config, prompt_tokens)
     experts_over, ranks = getattr(config, "expert_parallel", 1), _processes(config)
     multiplied = shape.multiplied + (shape.further if getattr(config, "mtp_loss", 0) else 0)
@@ -123,6 +131,7 @@ def estimate_training(
         remembered = config.updates > 1 or config.correction > 0
         passes = config.updates * passes + FORWARD * (held_to + remembered)
     flops = float(tokens) * multiplied * passes
+    flops += float(tokens) * FORWARD * (teacher.multiplied if teacher is not None else 0)
     sampling = rollout.seconds / 3600 if rollout else 0.0
     hours = flops / (tflops * 10**12 * utilization * ranks * 3600) + sampling
     own = shape.matrices + shape.expert_matrices // experts_over
@@ -133,6 +142,8 @@ def estimate_training(
     kept, gradients = weights / shares[0], weights / shares[1]
     states = (moments * WIDE + (weights if zero else 0)) / shares[2]  # DeepSpeed steps on a copy of its share
     beside = (rollout.engine_bytes if rollout else 0.0) + (weights if held_to else 0)
+    if teacher is not None and isinstance(config, OnPolicyConfig):
+        beside += teacher.parameters * _bytes(config.dtype)
     activations = _activations(config, shape, at_once // ranks)
     total = kept + gradients + states + activations + beside
     return TrainEstimate(
@@ -164,10 +175,48 @@ def _zero(config: TrainConfig) -> int:
     return stage_of(read_zero(name, bf16=False)) if name is not None else 0
 
 
+def estimate_scoring(
+    step: str,
+    config: LogitsConfig,
+    shape: TrainShape,
+    hardware: Hardware,
+    *,
+    tflops: float,
+    utilization: float,
+    price: float | None = None,
+) -> TrainEstimate:
+    """The row of a `logits` step, for a million tokens: the teacher reads and nothing is trained."""
+    flops = float(MILLION) * FORWARD * shape.multiplied
+    hours = flops / (tflops * 10**12 * utilization * 3600)
+    weights = shape.parameters * _bytes(config.dtype)
+    activations = CALL_TOKENS * max(shape.layer_values) * _bytes(config.dtype) + HEAD_VALUES * LOGIT_COPIES * WIDE
+    return TrainEstimate(
+        step=step,
+        stage="logits",
+        what=shape.what,
+        gpus_used=1,
+        tokens=MILLION,
+        flops=flops,
+        hours=hours,
+        sampling_hours=0.0,
+        weight_gb=weights / GB,
+        gradient_gb=0.0,
+        optimizer_gb=0.0,
+        activation_gb=activations / GB,
+        beside_gb=0.0,
+        fits=weights + activations <= hardware.gpu_gb * GB * (1 - RESERVED),
+        cost=None if price is None else hours * price,
+    )
+
+
+def _bytes(dtype: str) -> int:
+    return WIDE if dtype == "float32" else 2
+
+
 def rollout_of(
-    config: RlConfig, shape: TrainShape, engine: EngineShape, hardware: Hardware, prompt_tokens: int
+    config: RlConfig | OnPolicyConfig, shape: TrainShape, engine: EngineShape, hardware: Hardware, prompt_tokens: int
 ) -> Rollout:
-    """What sampling costs `rl`. `engine`: the model as the engine runs it, on one GPU.
+    """What sampling costs `rl` or `on-policy`. `engine`: the model as the engine runs it, on one GPU.
 
     Completions of one step are sampled `rows` at a time, each to its full length, half of it in the cache on average.
     """
@@ -187,7 +236,7 @@ def _tokens(config: TrainConfig, prompt_tokens: int) -> tuple[int, int]:
     if isinstance(config, SftConfig):
         steps = config.steps or -(-(config.tokens or 0) // config.tokens_per_batch)
         return config.tokens or steps * config.tokens_per_batch, -(-config.tokens_per_batch // config.accumulation)
-    assert isinstance(config, RlConfig), "the two stages that train"
+    assert isinstance(config, RlConfig | OnPolicyConfig), "the stages that sample"
     rows = config.steps * config.prompts_per_step * config.samples
     return rows * (prompt_tokens + config.max_tokens), config.tokens_per_pass
 
@@ -207,11 +256,12 @@ def table(rows: list[TrainEstimate], hardware: Hardware, *, tflops: float, utili
     width = max(len("training"), *(len(row.step) for row in rows))
     priced = any(row.cost is not None for row in rows)
     head = (
-        f"{'training':<{width}} stage GPUs {'tokens':>15} {'FLOPs':>8} {'hours':>9} {'weights':>9} {'gradients':>9} "
-        f"{'optimizer':>9} {'activ.':>9} {'beside':>9} {'GB a GPU':>9} fits" + (f" {'cost':>10}" if priced else "")
+        f"{'training':<{width}} {'stage':<9} GPUs {'tokens':>15} {'FLOPs':>8} {'hours':>9} {'weights':>9} "
+        f"{'gradients':>9} {'optimizer':>9} {'activ.':>9} {'beside':>9} {'GB a GPU':>9} fits"
+        + (f" {'cost':>10}" if priced else "")
     )
     lines = [
-        f"{row.step:<{width}} {row.stage:<5} {row.gpus_used:>4} {row.tokens:>15,} {row.flops:>8.2g} {row.hours:>9.3g} "
+        f"{row.step:<{width}} {row.stage:<9} {row.gpus_used:>4} {row.tokens:>15,} {row.flops:>8.2g} {row.hours:>9.3g} "
         f"{row.weight_gb:>9.3g} {row.gradient_gb:>9.3g} {row.optimizer_gb:>9.3g} {row.activation_gb:>9.3g} "
         f"{row.beside_gb:>9.3g} {row.total_gb:>9.3g} {'yes' if row.fits else 'no':<4}"
         + (f" {row.cost:>10,.2f}" if row.cost is not None else "")
@@ -219,11 +269,15 @@ def table(rows: list[TrainEstimate], hardware: Hardware, *, tflops: float, utili
     ]
     told = [
         f"hours: {utilization:.0%} of {tflops:g} TFLOP/s on each GPU; assumed, not measured",
-        "tokens at most: full batches, and in rl completions of max_tokens",
+        "tokens at most: full batches, and in rl and on-policy completions of max_tokens",
         "FLOPs: 6 for each weight a token is multiplied with, 8 with gradient_checkpointing; attention is not in it",
         "memory: weights, gradients and optimizer exact, in float32; activations of one pass estimated, unpadded",
         f"fits: within {1 - RESERVED:.0%} of {hardware.gpu_gb:g} GB",
     ]
+    if any(row.stage == "logits" for row in rows):
+        told.append("logits: for a million tokens; the teacher only reads")
+    if any(row.stage == "on-policy" for row in rows):
+        told.append("on-policy: every step on the student's own turns; its teacher reads each and is held beside")
     if any(row.sampling_hours for row in rows):
         shares = ", ".join(f"{row.sampling_hours:.3g} of [{row.step}]" for row in rows if row.sampling_hours)
         told.append(f"rollouts: at least {shares} hours, from memory bandwidth alone")
