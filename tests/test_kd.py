@@ -24,6 +24,8 @@ from distill.train.kd import KdConfig, kd
 from distill.train.logits import LogitsConfig, logits
 from distill.train.rows import read_rows
 from distill.train.tokens import check_same_tokens
+from teacher.config import preset
+from teacher.model import DeepseekForCausalLM
 from tests.toy_models import toy_examples, toy_model
 
 QUIET = Progress("quiet")
@@ -202,3 +204,20 @@ def test_tokens_only_one_side_has_are_let_be() -> None:
 def test_tables_that_could_not_be_meant_are_refused(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         config_of(**fields)
+
+
+def test_a_mixture_of_experts_is_a_student_like_any_other(base: Path, tmp_path: Path) -> None:
+    """Its own losses stand beside the divergence, and its curve tells the load of its experts."""
+    tokenizer = Folders().load(base / "student").tokenizer
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_nextn_predict_layers": 1}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    DeepseekForCausalLM(preset("mini", **shape, **ends)).save_pretrained(tmp_path / "student")
+    tokenizer.save_pretrained(tmp_path / "student")
+    (tmp_path / "logits").symlink_to(base / "logits")
+    train(tmp_path, tmp_path / "out", steps=3, balance_loss=0.1, mtp_loss=0.3)
+    last = curve_of(tmp_path / "out")[-1]
+    assert last.agreement is not None
+    assert last.loss == pytest.approx(last.agreement.divergence, rel=1e-4)
+    assert last.balance_loss is not None
+    assert last.mtp_loss is not None
+    assert last.experts is not None
