@@ -1,10 +1,13 @@
-"""What the teacher's room notes of its choices, told on the terminal: which backend computes, and why."""
+"""What rooms note of their choices, told on the terminal: which backend computes and why, which state is damaged."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distill.progress import Progress
+
+ROOMS = ("teacher", "distill.train")
+"""Loggers that are heard."""
 
 
 class _Teller(logging.Handler):
@@ -19,12 +22,15 @@ class _Teller(logging.Handler):
 @contextmanager
 def told(progress: Progress) -> Iterator[None]:
     """Say on `progress` what is logged inside."""
-    teller, logger = _Teller(progress), logging.getLogger("teacher")
-    level = logger.level
-    logger.addHandler(teller)
-    logger.setLevel(logging.INFO)
+    teller = _Teller(progress)
+    loggers = [logging.getLogger(room) for room in ROOMS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(teller)
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        logger.removeHandler(teller)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+            logger.removeHandler(teller)

@@ -4,7 +4,6 @@ Plain and bitsandbytes-quantized folders alike. Pickled weights are refused what
 hold, because opening one runs code.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from distill.checkpoints import checkpoint_fingerprint, read_config
 from distill.errors import UserError
+from distill.quantized import keep_unpacked
 from distill.sampling.protocols import LoadedModel
 from students.decoder import ARCHITECTURES
 
@@ -49,21 +49,7 @@ def load_student(folder: Path, *, dtype: str = "float32", device: str = "cpu") -
         model.to(device)
     else:
         keep_unpacked(model)
-        # It says at every call of every layer that int8 products run in float16.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return LoadedModel(model.eval(), tokenizer, folder, checkpoint_fingerprint(folder))
-
-
-def keep_unpacked(model: Any) -> None:
-    """Stop 4-bit layers from repacking their weights on processors with avx512_bf16.
-
-    bitsandbytes 0.50 repacks in the first forward in eval mode. From then on a save is corrupt
-    (reload error 0.6), gradients of adapters are silently None, and outputs that are no multiple
-    of 32 crash. Unpacked, a step of one token takes about twice as long.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _check(folder: Path, config: dict[str, Any], dtype: str) -> None:

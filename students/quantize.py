@@ -15,14 +15,11 @@ from torch import Tensor, nn
 from distill.checkpoints import Lineage, read_config, read_lineage, save_checkpoint
 from distill.errors import UserError
 from distill.progress import Progress
+from distill.quantized import BLOCK, OUTPUT_MULTIPLE, fits, keep_unpacked
 from distill.recipe import StageConfig
 from distill.runs import Report
-from students.loader import keep_unpacked, load_student
+from students.loader import load_student
 
-BLOCK = 64
-"""4-bit layers share one scale among 64 inputs; other widths lose accuracy (0.36 instead of 0.09 at 48)."""
-OUTPUT_MULTIPLE = 32
-"""Outputs of a 4-bit layer that the packed kernels of other machines accept."""
 PROBES, PROBE_TOKENS = 4, 64
 """Random sequences, and their length, on which logits are compared."""
 
@@ -65,11 +62,6 @@ def quantize(model: Path, out: Path, config: QuantizeConfig, *, seed: int, progr
     counts = {"bytes_before": before, "bytes_after": after, "skipped": len(skipped)}
     measured = {"share_quantized": round(share, 4), "logit_error": round(error, 6)}
     return Report(counts={**counts, **measured}, lines=lines)
-
-
-def fits(layer: nn.Linear) -> bool:
-    """True when the 4-bit kernels take this shape on every machine."""
-    return layer.in_features % BLOCK == 0 and layer.out_features % OUTPUT_MULTIPLE == 0
 
 
 @torch.inference_mode()

@@ -15,12 +15,13 @@ from distill.errors import UserError
 from distill.problems.vocabulary import END, PAD, UNKNOWN, mini_tokenizer, vocabulary
 from distill.progress import Progress
 from distill.prompts import WORDS, Chat
+from distill.quantized import keep_unpacked
 from distill.records import Params
 from distill.runs import Report
 from distill.sampling.engine import Engine
 from students.decoder import KVDecoder
 from students.init import StudentInitConfig, student_init
-from students.loader import keep_unpacked, load_student
+from students.loader import load_student
 from students.quantize import QuantizeConfig, quantize
 
 QUIET = Progress("quiet")

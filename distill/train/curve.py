@@ -66,6 +66,8 @@ class SftPoint(Record):
     lr: float
     """Of the matrices; the other parameters' has the same shape."""
     seconds: float
+    held_out_loss: float | None = None
+    """Mean over the loss tokens of the rows held out. None without such rows, or where no state was saved."""
     balance_loss: float | None = None
     """Unweighted, mean over sequences and steps; not in `loss`. None where it has no weight."""
     mtp_loss: float | None = None

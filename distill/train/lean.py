@@ -15,8 +15,10 @@ from torch.nn.utils import clip_grads_with_norm_
 from transformers import TrainerCallback
 
 from distill.errors import UserError
+from distill.train.adapters import Adapters
 from distill.train.auxiliary import Extras
 from distill.train.optimizers import make_optimizer, make_schedule
+from distill.train.outcome import Kept
 from distill.train.ranks import Ranks
 from distill.train.resume import States
 from distill.train.schedule import WHOLE_LOGITS, TrainConfig
@@ -49,6 +51,8 @@ class Lean:
     curve: Any
     """None on processes that write none."""
     ranks: Ranks | None = None
+    adapters: Adapters | None = None
+    """Where they alone are trained."""
 
     def __init__(self, *, optimizers: tuple[Any, Any], **kwargs: Any) -> None:
         self.made = optimizers
@@ -82,6 +86,18 @@ class Lean:
         trainer: Any = self
         return None if self.ranks is None else self.ranks.whole_state(trainer.model_wrapped)
 
+    def take_best(self) -> Kept:
+        """Put the weights of the best state into the model. All processes call this. Raises UserError."""
+        found, name = self.states.best(), self.states.keep.metric
+        if found is None or name is None:
+            raise UserError(f"{self.states.folder}: final = 'best': no sound state is left to choose; train again")
+        step, folder = found
+        if (folder / WEIGHTS).is_file():  # else process 0 has them
+            load_weights(cast(Any, self).model, folder, self.adapters)
+        value = self.states.metric(step)
+        assert value is not None, "it was chosen by it"
+        return Kept(step=step, metric=name, value=value)
+
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
 
@@ -103,6 +119,8 @@ class Lean:
         loss: torch.Tensor = parent.training_step(*args, **kwargs)
         if self.ranks is not None and trainer.accelerator.sync_gradients:
             self.ranks.sum_gradients()
+        if self.adapters is not None:
+            self.adapters.check_gradients(trainer.model)
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
@@ -126,31 +144,46 @@ class Lean:
         trainer: Any = self
         if self.curve is not None:
             self.curve.sync()
-        with self.states.write(trainer.state.global_step) as folder:
+        with self.states.write(trainer.state.global_step, self._metric()) as folder:
             trainer._save_rng_state(str(folder))
             if trainer.is_deepspeed_enabled:
                 trainer.model_wrapped.save_checkpoint(str(folder))  # each process its part
             if self.ranks is None or self.ranks.in_parts or self.ranks.rank == 0:
                 if not trainer.is_deepspeed_enabled:
-                    torch.save(trainer.model.state_dict(), folder / WEIGHTS)
+                    torch.save(self._weights(), folder / WEIGHTS)
                     torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER)
                 torch.save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER)
                 trainer.state.save_to_json(str(folder / STATE))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _metric(self) -> float | None:
+        """What the best state is found by: a field of the row just written."""
+        name = self.states.keep.metric
+        return None if name is None or self.curve is None else float(getattr(self.curve.last, name))
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """What a state holds of the model: all of it, or the adapters alone."""
         trainer: Any = self
-        weights = torch.load(Path(resume_from_checkpoint) / WEIGHTS, weights_only=True, map_location="cpu")
-        trainer.model.load_state_dict(weights)
+        if self.adapters is not None:
+            return self.adapters.state(trainer.model)
+        whole: dict[str, torch.Tensor] = trainer.model.state_dict()
+        return whole
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(cast(Any, self).model, Path(resume_from_checkpoint), self.adapters)
 
 
 class AfterStep(TrainerCallback):
-    """Tells `extras` of every optimizer step, before its state is saved."""
+    """Tells `extras` of every optimizer step, before its state is saved; a state and a row of the curve go together.
+
+    A resumed run begins with a state, and between two rows losses are summed up that no state holds.
+    """
 
     def __init__(self, extras: Extras) -> None:
         self.extras = extras
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.extras.end_step()
+        control.should_log |= control.should_save
 
 
 def arguments(
@@ -176,6 +209,15 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def load_weights(model: Any, folder: Path, adapters: Adapters | None) -> None:
+    """Put what a state holds of a model back into it."""
+    weights = torch.load(folder / WEIGHTS, weights_only=True, map_location="cpu")
+    if adapters is None:
+        model.load_state_dict(weights)
+    else:
+        adapters.load(model, weights)
 
 
 def optimizers(model: torch.nn.Module, config: TrainConfig, steps: int) -> tuple[Any, Any]:

@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch.optim.adamw import adamw
 
-from distill.train.schedule import TrainConfig, rate_at
+from distill.train.schedule import ROUTERS, TrainConfig, rate_at
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Quintic whose slope at zero is steepest while singular values stay within about 0.7 to 1.2 (Jordan et al. 2024)."""
 MOMENTUM = 0.95
 ITERATIONS = 5
 BETAS, EPSILON = (0.9, 0.95), 1e-8
-ROUTERS = ("gate", "router")
-"""Module names of a mixture's router: a matrix by shape, yet each of its rows scores one expert by itself."""
 
 
 def orthogonalize(matrices: torch.Tensor, iterations: int = ITERATIONS) -> torch.Tensor:

@@ -30,6 +30,7 @@ from distill.train.collapse import Guard, GuardConfig
 from distill.train.curve import CURVE, Curve, RlLevel, RlPoint
 from distill.train.good import Good
 from distill.train.mix import plan_prompts
+from distill.train.outcome import Kept, Outcome, read_outcome, write_outcome
 from distill.train.resume import States
 from distill.train.rewards import Rewards, RewardsConfig
 from distill.train.rollouts import Roller, Rollouts, accuracy, by_level
@@ -113,6 +114,8 @@ class RlConfig(TrainConfig):
     """Steps over which the rate rises from zero."""
     save_every: int = Field(default=10, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
+    keep_best: Literal["reward", "accuracy"] | None = None
+    """Of the states saved the one whose step had the highest is kept too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,7 +169,7 @@ def rl(
     plan = plan_prompts(chosen, config.steps, config.prompts_per_step, config.focus, seed)
     judge.prepare(chosen)
     loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
-    states = States(out)
+    states = States(out, keep=config.keep)
     with _rollouts(loaded, chosen, out, config, loader, judge, seed) as rollouts:
         probed, levels = _probe(rollouts, chosen, model, config, seed)
         if not (out / LINEAGE).is_file():  # it is written last: with it, only cleaning up is left
@@ -174,11 +177,12 @@ def rl(
             if config.beta:
                 reference = loader.load(model, device=str(loaded.model.device), backends=config.backends).model
             good = Good(out, loaded.model, loaded.tokenizer, _lineage(out, model, problems))
-            _train(loaded, reference, rollouts, chosen, plan, levels, out, config, states, good, seed, progress)
+            kept = _train(loaded, reference, rollouts, chosen, plan, levels, out, config, states, good, seed, progress)
+            write_outcome(out, Outcome(kept=kept))
             good.clear()
             save_checkpoint(loaded.model, loaded.tokenizer, out, good.lineage)
     states.clear()
-    return _report(chosen, probed, config, read_jsonl(out / CURVE, RlPoint))
+    return _report(chosen, probed, config, read_jsonl(out / CURVE, RlPoint), read_outcome(out))
 
 
 def _name(out: Path) -> str:
@@ -255,7 +259,7 @@ def _train(
     good: Good,
     seed: int,
     progress: Progress,
-) -> None:
+) -> Kept | None:
     from datasets import Dataset
     from trl import GRPOConfig
 
@@ -316,10 +320,14 @@ def _train(
             trainer.train(resume_from_checkpoint=str(folder) if folder else None)
         except CollapsedError as collapse:
             raise UserError(f"{out}: {collapse}: training has collapsed and stops; {good.hand_out()}") from None
+        kept = trainer.take_best() if config.final == "best" else None
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
+    return kept
 
 
-def _report(problems: Sequence[Problem], probed: float, config: RlConfig, curve: list[RlPoint]) -> Report:
+def _report(
+    problems: Sequence[Problem], probed: float, config: RlConfig, curve: list[RlPoint], outcome: Outcome
+) -> Report:
     last = curve[-1]
     tail = curve[-max(1, len(curve) // 10) :]
     after = sum(point.accuracy for point in tail) / len(tail)
@@ -338,6 +346,9 @@ def _report(problems: Sequence[Problem], probed: float, config: RlConfig, curve:
     lines = [line]
     if len(told) > 1:
         lines.append("rewards over these: " + ", ".join(f"{name} {mean:.3f}" for name, mean in told.items()))
+    if outcome.kept is not None:
+        counts["final_step"] = outcome.kept.step
+        lines.append(outcome.kept.line(last.step))
     load = next((point.experts for point in reversed(curve) if point.experts is not None), None)
     if load is not None:
         counts |= load.counts

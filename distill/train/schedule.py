@@ -10,10 +10,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from distill.backends import BackendsConfig
+from distill.train.resume import Keep
 
 WHOLE_LOGITS = 2**24
 """Logits computed in one piece, 64 MiB of them. TRL's fused head, which never holds them all, takes 1.4 times a whole
 step of a model of width 64 and 160 tokens of vocabulary (tests/speed/training.py, one CPU thread)."""
+
+ROUTERS = ("gate", "router")
+"""Module names of a mixture's router: a matrix by shape, yet each of its rows scores one expert by itself."""
 
 
 class TrainConfig(BackendsConfig):
@@ -43,12 +47,27 @@ class TrainConfig(BackendsConfig):
     """How far each expert's bias moves against its load after a step; DeepSeek-V3 used 1e-3, and 0 at the end."""
     save_every: int = Field(default=100, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
+    keep_last: int = Field(default=2, gt=0)
+    """Resumable states kept while training runs, newest first."""
+    keep_best: str | None = None
+    """Column of the curve; of the states saved the one that is best by it is kept too."""
+    final: Literal["last", "best"] = "last"
+    """Which weights the checkpoint gets: of the last step, or of the state that `keep_best` kept."""
 
     @model_validator(mode="after")
-    def _no_idle_rate(self) -> Self:
+    def _no_idle_key(self) -> Self:
         if self.optimizer != "muon" and "muon_learning_rate" in self.model_fields_set:
             raise ValueError("muon_learning_rate is used only with optimizer = 'muon'")
+        if self.keep_best is not None and not self.save_every:
+            raise ValueError("keep_best chooses among saved states: set save_every above 0")
+        if self.final == "best" and self.keep_best is None:
+            raise ValueError("final = 'best' needs keep_best, the column of the curve to judge by")
         return self
+
+    @property
+    def keep(self) -> Keep:
+        """Which states stay."""
+        return Keep(self.keep_last, self.keep_best)
 
 
 def rate_at(step: int, steps: int, warmup_steps: int, decay_share: float) -> float:

@@ -20,12 +20,16 @@ from distill.progress import Progress
 from distill.prompts import Chat
 from distill.runs import Report
 from distill.sampling.protocols import LoadedModel, ModelLoader
+from distill.train.adapters import Adapters, adapt
 from distill.train.auxiliary import Extras
 from distill.train.batches import Curriculum, Plan, plan_steps
 from distill.train.curve import CURVE, Curve, SftPoint
 from distill.train.lesson import Imitation, Lesson
+from distill.train.lora import LoraConfig
+from distill.train.outcome import Kept, Merged, Outcome, read_outcome, write_outcome
 from distill.train.ranks import Agree, Ranks, alone
 from distill.train.resume import States
+from distill.train.rope import RopeConfig, change_rope
 from distill.train.rows import Rows, check_decontaminated, read_rows
 from distill.train.schedule import TrainConfig
 
@@ -62,7 +66,16 @@ class SftConfig(TrainConfig):
     packing: bool = False
     """Put rows of a batch end to end instead of padding them; they do not see each other."""
     log_every: int = Field(default=10, gt=0)
-    """Steps between rows of curve.jsonl."""
+    """Steps between rows of curve.jsonl; a row is also written with every state saved, and at the end."""
+    held_out: int = Field(default=0, ge=0)
+    """Rows, at least, kept out of training with all others of their prompts; their loss is measured with every state
+    saved, and at the end."""
+    keep_best: Literal["loss", "held_out_loss"] | None = None
+    """Of the states saved the one with the lowest is kept too."""
+    lora: LoraConfig | None = None
+    """Train adapters instead of the weights; the checkpoint gets them merged."""
+    rope: RopeConfig | None = None
+    """Change the rotary positions before training, to read further."""
     allow_contaminated: bool = False
     """Train on data that was never compared with the benchmarks."""
     expert_parallel: int = Field(default=1, gt=0)
@@ -82,6 +95,25 @@ class SftConfig(TrainConfig):
             raise ValueError("expert_parallel goes with neither data_parallel nor deepspeed")
         if self.deepspeed and self.optimizer == "muon":
             raise ValueError("deepspeed cuts matrices into pieces, and muon needs them whole: set optimizer = 'adamw'")
+        if self.keep_best == "held_out_loss" and not self.held_out:
+            raise ValueError("keep_best = 'held_out_loss' needs rows to measure it on: set held_out")
+        if self.final == "best" and self.deepspeed:
+            raise ValueError("final = 'best' does not go with deepspeed, whose states hold no whole weights")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_alone(self) -> Self:
+        if self.lora is None:
+            return self
+        if self.expert_parallel > 1 or self.deepspeed:
+            raise ValueError("lora goes with neither expert_parallel nor deepspeed; data_parallel is possible")
+        if self.mtp_loss or self.bias_update:
+            raise ValueError("lora trains adapters alone: mtp_loss and bias_update have nothing to move; set them to 0")
+        if self.optimizer == "muon" and "learning_rate" in self.model_fields_set:
+            raise ValueError(
+                "lora: adapters are matrices, so with optimizer = 'muon' learning_rate trains nothing; set "
+                "muon_learning_rate, or optimizer = 'adamw'"
+            )
         return self
 
     @property
@@ -107,6 +139,10 @@ class _Ready:
     """Step and folder of the state to continue from."""
     zero: dict[str, Any] | None
     """DeepSpeed's configuration."""
+    held_out: Rows | None
+    adapters: Adapters | None
+    told: tuple[str, ...]
+    """Lines of the report about the model that is trained."""
 
     @property
     def ranks(self) -> Ranks | None:
@@ -143,15 +179,19 @@ def sft(
     ready = agree(lambda: _prepare(data, model, out, config, loader, seed, lesson, done=done))
     if not done:
         _check_states(ready, out)
-        state = _train(ready, config, seed, progress, lesson)
+        state, kept = _train(ready, config, seed, progress, lesson)
         if ready.leads:
+            trained, merged = ready.loaded.model, None
+            if ready.adapters is not None:
+                trained, merged = _merge(ready, ready.adapters, model, out, config, loader)
+            write_outcome(out, Outcome(kept=kept, merged=merged))
             name = out.name.removesuffix(".partial")
             lineage = Lineage(name=name, stage=lesson.stage, parent=read_lineage(model), data=ready.source)
-            save_checkpoint(ready.loaded.model, ready.loaded.tokenizer, out, lineage, state)
+            save_checkpoint(trained, ready.loaded.tokenizer, out, lineage, state)
     if not ready.leads:
         return Report()
     ready.states.clear()
-    return _report(ready.rows, ready.plan, read_jsonl(out / CURVE, SftPoint)[-1])
+    return _report(ready, read_jsonl(out / CURVE, SftPoint)[-1], read_outcome(out))
 
 
 def _prepare(
@@ -168,26 +208,54 @@ def _prepare(
     """Everything that may be refused. Raises UserError."""
     import torch
 
+    from distill.train.held_out import hold_out
     from distill.train.packed import attend_by_rows
 
     source = check_decontaminated(data, config.allow_contaminated)
     replicas = config.data_parallel > 1 or config.deepspeed is not None
     device = "cuda" if torch.cuda.is_available() and not replicas else "cpu"  # Trainer places what it wraps
-    loaded = loader.load(model, device=device, backends=config.backends, expert_parallel=config.expert_parallel)
+    quantized = config.lora is not None and config.lora.base != "full"  # layer by layer, on the way to the device
+    read_on = "cpu" if quantized else device
+    loaded = loader.load(model, device=read_on, backends=config.backends, expert_parallel=config.expert_parallel)
+    told = [change_rope(loaded.model, config.rope, model)] if config.rope is not None else []
     if config.packing:
         attend_by_rows(loaded.model)
     zero = _replicate(loaded.model, config) if replicas else None
     vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
     rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long, config.order)
+    rows, held_out = hold_out(rows, config.held_out) if config.held_out else (rows, None)
     lesson.prepare(rows, loaded)
+    adapters = adapt(loaded.model, config.lora, seed=seed, device=device) if config.lora is not None else None
+    told += adapters.lines if adapters is not None else ()
     extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
-    states = States(out, extras.ranks)
+    states = States(out, extras.ranks, config.keep)
     resumed = states.newest()
     leads = extras.ranks is None or extras.ranks.rank == 0
     curve = Curve(out, SftPoint, resumed[0] if resumed else 0) if leads and not done else None
     if extras.ranks is not None and not extras.ranks.wrapped:
         _check_lengths(rows, extras, config)
-    return _Ready(source, loaded, rows, _plan(rows, config, seed), extras, states, curve, resumed, zero)
+    plan = _plan(rows, config, seed)
+    return _Ready(
+        source, loaded, rows, plan, extras, states, curve, resumed, zero, held_out, adapters, told=tuple(told)
+    )
+
+
+def _merge(
+    ready: _Ready, adapters: Adapters, model: Path, out: Path, config: SftConfig, loader: ModelLoader
+) -> tuple[Any, Merged]:
+    """The checkpoint's model with the adapters added, and how it scores."""
+    from distill.train.merging import merge
+
+    def reload(device: str) -> Any:
+        original = loader.load(model, device=device, backends=config.backends).model
+        if config.rope is not None:
+            change_rope(original, config.rope, model)
+        return original
+
+    lineage = read_lineage(model)
+    base = lineage.name if lineage is not None else model.name
+    loaded, rows, held_out = ready.loaded, ready.rows, ready.held_out
+    return merge(loaded.model, adapters, out, base=base, rows=rows, held_out=held_out, reload=reload)
 
 
 def _replicate(model: Any, config: SftConfig) -> dict[str, Any] | None:
@@ -241,8 +309,8 @@ def _check_states(ready: _Ready, out: Path) -> None:
 
 def _train(
     ready: _Ready, config: SftConfig, seed: int, progress: Progress, lesson: Lesson
-) -> dict[str, "Tensor"] | None:
-    """Train; the whole model's tensors where this process's model has not all of them."""
+) -> tuple[dict[str, "Tensor"] | None, Kept | None]:
+    """Train; the whole model's tensors where this process's model has not all of them, and which state they are of."""
     from datasets import Dataset
     from trl import SFTConfig
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -284,6 +352,8 @@ def _train(
             plan=plan,
             extras=ready.extras,
             task=task,
+            adapters=ready.adapters,
+            held_out=ready.held_out,
             model=loaded.model,
             args=settings,
             train_dataset=dataset,
@@ -293,12 +363,14 @@ def _train(
         if trainer.curve is not None:
             trainer.curve.begin()
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
+        kept = trainer.take_best() if config.final == "best" else None
         state = trainer.whole_state()
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
-    return state
+    return state, kept
 
 
-def _report(rows: Rows, plan: Plan, last: SftPoint) -> Report:
+def _report(ready: _Ready, last: SftPoint, outcome: Outcome) -> Report:
+    rows, plan = ready.rows, ready.plan
     steps = len(plan.steps)
     counts: dict[str, int | float] = {
         "examples": len(rows.token_ids),
@@ -311,6 +383,16 @@ def _report(rows: Rows, plan: Plan, last: SftPoint) -> Report:
     lines = [f"{steps:,} steps, {plan.tokens[-1]:,} tokens, {rate:,.0f} tok/s, loss {last.loss:.4f}"]
     beside = {"balance loss": last.balance_loss, "loss of further tokens": last.mtp_loss}
     lines += [f"{name} {value:.4f}" for name, value in beside.items() if value is not None]
+    if ready.held_out is not None and last.held_out_loss is not None:
+        counts |= {"held_out": len(ready.held_out.token_ids), "held_out_loss": round(last.held_out_loss, 4)}
+        lines.append(f"loss of {len(ready.held_out.token_ids)} held-out rows {last.held_out_loss:.4f}")
+    lines += ready.told
+    if outcome.kept is not None:
+        counts["final_step"] = outcome.kept.step
+        lines.append(outcome.kept.line(steps))
+    if outcome.merged is not None:
+        counts |= outcome.merged.counts
+        lines.append(outcome.merged.line)
     if last.experts is not None:
         counts |= last.experts.counts
         lines.append(last.experts.line)

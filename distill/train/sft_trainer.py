@@ -13,13 +13,15 @@ from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from distill.progress import Task
+from distill.train.adapters import Adapters
 from distill.train.auxiliary import Extras
 from distill.train.batches import Plan
 from distill.train.curve import Curve, SftPoint
+from distill.train.held_out import held_out_loss
 from distill.train.lean import AfterStep, Feed, Lean, check_finite
 from distill.train.ranks import ranks_of
 from distill.train.resume import States
-from distill.train.rows import IGNORED
+from distill.train.rows import IGNORED, Rows
 
 
 class LeanSft(Lean, SFTTrainer):
@@ -34,10 +36,13 @@ class LeanSft(Lean, SFTTrainer):
         plan: Plan,
         extras: Extras,
         task: Task,
+        adapters: Adapters | None = None,
+        held_out: Rows | None = None,
         **kwargs: Any,
     ) -> None:
         self.states, self.feed, self.curve, self.plan, self.task = states, feed, curve, plan, task
         self.extras, self.ranks = extras, ranks_of(kwargs["model"])
+        self.adapters, self.held_out = adapters, held_out
         super().__init__(callbacks=[AfterStep(extras), _Count(task, plan.tokens)], **kwargs)
         self.remove_callback(PrinterCallback)
         del self.model.forward  # the head TRL just patched in, which computes its metrics too
@@ -82,6 +87,7 @@ class LeanSft(Lean, SFTTrainer):
         check_finite(loss, "loss", step)
         beside = self.extras.take()
         told = self.told()
+        held_out = self._held_out_loss() if self.control.should_save or step == self.state.max_steps else None
         if self.curve is None:
             return
         row = SftPoint(
@@ -90,11 +96,18 @@ class LeanSft(Lean, SFTTrainer):
             loss=loss - self.extras.weighted(beside),
             lr=logs["learning_rate"],
             seconds=self.curve.seconds(),
+            held_out_loss=held_out,
             **beside,
             **told,
         )
         self.curve.add(row)
         self.task.facts = f"loss {row.loss:.3f}"
+
+    def _held_out_loss(self) -> float | None:
+        """Of the weights as they are; processes that share the model measure it together, each on all rows."""
+        if self.held_out is None:
+            return None
+        return held_out_loss(self.model, self.held_out, bf16=self.args.bf16)
 
 
 class _Count(TrainerCallback):
