@@ -208,7 +208,10 @@ class KVDecoder:
 
 def _check(config: Any) -> None:
     if config.model_type not in ARCHITECTURES:
-        raise UserError(f"model_type {config.model_type}: no decoder; there are {', '.join(ARCHITECTURES)}")
+        raise UserError(
+            f"model_type {config.model_type}: no decoder; there are {', '.join(ARCHITECTURES)} (a server of others can "
+            "be sampled with sampler = 'endpoint')"
+        )
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(f"layer_types {sorted(kinds)}: only full_attention has a decoder")

@@ -1,5 +1,6 @@
 """Open a student's folder: safetensors only, no code from the folder, nothing missing.
 
+Any causal model transformers has can be opened, and so trained; the engine samples those of `students.decoder`.
 Plain and bitsandbytes-quantized folders alike. Pickled weights are refused whatever they
 hold, because opening one runs code.
 """
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from distill.checkpoints import checkpoint_fingerprint, read_config
-from distill.errors import UserError
+from distill.errors import UserError, shown
 from distill.quantized import keep_unpacked
 from distill.sampling.protocols import LoadedModel
 from students.decoder import ARCHITECTURES
@@ -53,13 +54,17 @@ def load_student(folder: Path, *, dtype: str = "float32", device: str = "cpu") -
 
 
 def _check(folder: Path, config: dict[str, Any], dtype: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    if config["model_type"] not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise UserError(f"{folder}: model_type {config['model_type']!r} is no student; expected one of {known}")
     if "auto_map" in config:
         raise UserError(f"{folder}: config.json names code of its own (auto_map), which is never run")
+    if config["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(
+            f"{folder}: model_type {shown(config['model_type'])} is no student: transformers has no causal language "
+            f"model of that type; {', '.join(ARCHITECTURES)} can be trained and sampled here, others it has be trained"
+        )
     if not (folder / "tokenizer.json").is_file():
         raise UserError(f"{folder}: tokenizer.json: missing")
     if any(folder.glob("*.safetensors")):

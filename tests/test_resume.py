@@ -50,9 +50,16 @@ ON_POLICY: dict[str, Any] = {
     "judged": True,
     "allow_contaminated": True,
 }
+LORA: dict[str, Any] = {
+    **SFT,
+    "optimizer": "adamw",
+    "held_out": 8,
+    "lora": {"rank": 4, "dropout": 0.1, "base": "nf4"},
+}
 EXPERTS: dict[str, Any] = {**SFT, "bias_update": 0.03, "balance_loss": 0.1, "mtp_loss": 0.3}
 RUNS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
     "sft": ("sft", ("examples.jsonl", "model"), SFT),
+    "lora": ("sft", ("examples.jsonl", "model"), LORA),
     "experts": ("sft", ("examples.jsonl", "teacher"), EXPERTS),
     "rl": ("rl", ("model", "problems.jsonl"), RL),
     "kd": ("kd", ("logits", "model"), KD),
@@ -60,8 +67,10 @@ RUNS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
 }
 """Stage, inputs and table of each run; `experts` carries correction biases and further tokens through a kill."""
 INSTANTS = {
-    # Steps and syncs are counted anew in each attempt. A state syncs the curve, four files, the folder, its parent.
+    # Steps and syncs are counted anew in each attempt. A state syncs the curve, five files, the folder, its manifest,
+    # the folder again, its parent.
     "sft": ("step:5", "sync:8", "step:3"),
+    "lora": ("step:7",),
     "experts": ("step:5", "sync:8"),
     "rl": ("step:4", "sync:3"),
     "kd": ("step:5", "sync:3"),
@@ -73,7 +82,7 @@ INSTANTS = {
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where every run was made twice: `<run>-killed` and `<run>-straight`."""
     base = tmp_path_factory.mktemp("killed")
-    _write_inputs(base)
+    write_inputs(base)
     told = {"stage": "logits", "inputs": [str(base / "examples.jsonl"), str(base / "teacher")], "instants": ()}
     jobs = [{**told, "out": str(base / "logits"), "fields": {}}]
     jobs += [
@@ -149,13 +158,13 @@ def test_a_leftover_of_a_killed_write_does_not_get_into_the_next(tmp_path: Path)
     assert {path.name for path in (states.folder / "step-5").iterdir()} == {"whole", "hashes.json"}
 
 
-def _write_inputs(base: Path) -> None:
+def write_inputs(base: Path) -> None:
     tokenizer = mini_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=64,
+        intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,

@@ -133,8 +133,8 @@ def resize(folder: Path) -> None:
     change_config(folder, hidden_size=64)
 
 
-def be_a_teacher(folder: Path) -> None:
-    change_config(folder, model_type="deepseek_v3")
+def be_no_speaker(folder: Path) -> None:
+    change_config(folder, model_type="vit")
 
 
 def bring_code(folder: Path) -> None:
@@ -160,7 +160,7 @@ def change_config(folder: Path, **changes: Any) -> None:
         (lose_a_tensor, r"missing tensors: model\.layers\.0\.mlp\.up_proj\.weight"),
         (cut_weights, "cannot be loaded"),
         (resize, "cannot be loaded"),
-        (be_a_teacher, "'deepseek_v3' is no student"),
+        (be_no_speaker, "model_type vit is no student"),
         (bring_code, "code of its own"),
         (lose_tokenizer, r"tokenizer\.json: missing"),
     ],

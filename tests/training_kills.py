@@ -2,7 +2,8 @@
 
 `python tests/training_kills.py JOBS.json` reads a list of jobs `{stage, inputs, out, fields, instants}`
 and runs each stage into `out` once an instant, dying there, and once more to its end: `step:N`
-dies after N steps, `sync:N` before the N-th file is synced, amid a state. Each attempt is a
+dies after N steps, `sync:N` before the N-th file is synced, amid a state, `event:N` before the N-th thing done to a
+file of `out`, `torn:N` the same with half of the file that was written last. Each attempt is a
 forked child, so that everything slow is imported once.
 Does not cut the power: what the kernel had in hand is still written.
 """
@@ -12,11 +13,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import deepspeed
+import safetensors.torch
 import torch
+from transformers import modeling_utils
 
 from cli.loading import Folders
 from distill.progress import Progress, Task
@@ -86,10 +90,58 @@ def run(stage: str, inputs: list[Path], out: Path, fields: dict[str, Any]) -> No
         rl(first, second, out, rewarded, loader=Folders(), judge=EvenJudge(), seed=0, progress=quiet)
 
 
-def die_at(instant: str) -> None:
+FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+"""What Python tells of files before it does it; torch and safetensors write theirs from outside of it."""
+
+
+def watch(out: Path, act: Callable[[str, Path], None]) -> None:
+    """From now on, tell `act` of everything done to files of `out`, before it is done, and before and after writes."""
+    busy = False
+
+    def tell(event: str, path: Any) -> None:
+        nonlocal busy
+        if busy or isinstance(path, int) or not str(path).startswith(str(out)):
+            return
+        busy = True
+        act(event, Path(str(path)))
+        busy = False
+
+    def writing(write: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def told(*args: Any, **kwargs: Any) -> Any:
+            path = args[place] if len(args) > place else kwargs["filename"]
+            tell("write", path)
+            made = write(*args, **kwargs)
+            tell("written", path)
+            return made
+
+        return told
+
+    sys.addaudithook(lambda event, args: tell(event, args[0]) if event in FILE_EVENTS and args else None)
+    torch.save = writing(torch.save, 1)
+    for module in (safetensors.torch, modeling_utils):
+        name = "save_file" if hasattr(module, "save_file") else "safe_save_file"
+        setattr(module, name, writing(getattr(module, name), 1))
+
+
+def die_at(instant: str, out: Path) -> None:
     """Arrange for this process to kill itself."""
     kind, number = instant.split(":")
     left = int(number)
+    if kind in ("event", "torn"):
+        last: list[Path] = []
+
+        def count(event: str, path: Path) -> None:
+            nonlocal left
+            left -= 1
+            if event == "written":
+                last.append(path)
+            if left < 0:
+                if kind == "torn":
+                    os.truncate(last[-1], last[-1].stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        watch(out, count)
+        return
 
     def dying(act: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
@@ -107,6 +159,20 @@ def die_at(instant: str) -> None:
         resume.sync = sidecar.sync = dying(resume.sync)
 
 
+def attempt(job: dict[str, Any], prepare: Callable[[], None]) -> int:
+    """Run a job in a child; its wait status."""
+    child = os.fork()
+    if child == 0:
+        prepare()
+        run(job["stage"], [Path(path) for path in job["inputs"]], Path(job["out"]), job["fields"])
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def _nothing() -> None:
+    """Live."""
+
+
 def main() -> None:
     torch.set_num_threads(1)
     sidecar.SHARD_POSITIONS = int(os.environ.get("SHARD_POSITIONS", sidecar.SHARD_POSITIONS))
@@ -114,13 +180,8 @@ def main() -> None:
     Folders().load(Path(next(path for path in jobs[0]["inputs"] if Path(path).is_dir())))
     for job in jobs:
         for instant in [*job["instants"], None]:
-            child = os.fork()
-            if child == 0:
-                if instant:
-                    die_at(instant)
-                run(job["stage"], [Path(path) for path in job["inputs"]], Path(job["out"]), job["fields"])
-                os._exit(0)
-            _, status = os.waitpid(child, 0)
+            prepare = partial(die_at, instant, Path(job["out"])) if instant else _nothing
+            status = attempt(job, prepare)
             expected = signal.SIGKILL if instant else 0
             if status != expected:
                 sys.exit(f"{job['stage']}, {instant or 'last attempt'}: status {status}, expected {expected}")

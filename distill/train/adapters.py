@@ -122,7 +122,6 @@ def adapt(model: Any, config: LoraConfig, *, seed: int, device: str) -> Adapters
     The same seed gives the same adapters. Raises UserError for targets the model does not have.
     """
     import torch
-    from peft import inject_adapter_in_model
 
     layers = find_layers(model, config.targets)
     numbers = sum(weight.numel() for weight in model.parameters())
@@ -130,16 +129,12 @@ def adapt(model: Any, config: LoraConfig, *, seed: int, device: str) -> Adapters
     kept = quantize_layers(model, layers, config.base, device) if config.base != "full" else []
     model.to(device)
     base_bytes = _bytes(model)
-    # PEFT asks the model which of its layers to expect; Trainer would refuse one that goes on saying so.
-    flags = {"int8": "is_loaded_in_8bit", "nf4": "is_loaded_in_4bit"}
-    flag = flags.get(config.base)
-    if flag is not None:
-        setattr(model, flag, True)
+    model.requires_grad_(False)
+    settings = _peft_config(config, layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(_peft_config(config, layers), model, NAME)
-    if flag is not None:
-        delattr(model, flag)
+        for name in layers:
+            model.set_submodule(name, _with_adapter(model.get_submodule(name), settings))
     keep_unpacked(model)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     return Adapters(config, tuple(layers), tuple(kept), trained, numbers, base_bytes, whole_bytes)
@@ -160,6 +155,8 @@ def find_layers(model: Any, targets: Iterable[str]) -> list[str]:
             and not _is_further(name, depth)
         ):
             found.setdefault(kind, []).append(name)
+    if not found:
+        raise UserError(f"lora: model_type {model.config.model_type} has no linear layers that could get an adapter")
     for target in targets:
         if target not in found:
             why = " (the head is shared by every token and stays as it is)" if target == "lm_head" else ""
@@ -200,6 +197,18 @@ def quantize_layers(model: Any, names: list[str], base: str, device: str) -> lis
         small.weight, small.bias = small.weight.to(device), layer.bias  # moving it is what quantizes it
         model.set_submodule(name, small.train(layer.training))
     return kept
+
+
+def _with_adapter(layer: Any, settings: Any) -> Any:
+    """PEFT's layer around a linear one. Not `get_peft_model`: it takes our teacher for transformers' DeepSeek-V3, whose
+    experts are other tensors."""
+    import bitsandbytes as bnb
+    from peft.tuners import lora
+
+    kinds = {bnb.nn.Linear4bit: lora.Linear4bit, bnb.nn.Linear8bitLt: lora.Linear8bitLt}
+    kind: Any = kinds.get(type(layer), lora.Linear)
+    wrapped = kind(layer, NAME, config=settings, r=settings.r, lora_alpha=settings.lora_alpha)
+    return wrapped.train(layer.training)
 
 
 def _peft_config(config: LoraConfig, layers: Iterable[str]) -> Any:
