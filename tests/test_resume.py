@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from distill.jsonl import write_jsonl
 from distill.problems.vocabulary import mini_tokenizer
 from distill.records import Example, Message, Problem
-from distill.train.resume import States
+from distill.train.resume import Keep, States
 from teacher.config import preset
 from teacher.model import DeepseekForCausalLM
 
@@ -133,8 +134,8 @@ def test_nothing_of_the_states_stays_in_the_final_folder(run: str, ended: Path) 
     assert "resume" not in killed
 
 
-def write(states: States, step: int, name: str, *, dies: bool = False) -> None:
-    with states.write(step) as folder:
+def write(states: States, step: int, name: str, *, metric: float | None = None, dies: bool = False) -> None:
+    with states.write(step, metric) as folder:
         (folder / name).write_text(name)
         if dies:
             raise KeyboardInterrupt
@@ -156,6 +157,60 @@ def test_a_leftover_of_a_killed_write_does_not_get_into_the_next(tmp_path: Path)
         write(states, 5, "half", dies=True)
     write(states, 5, "whole")
     assert {path.name for path in (states.folder / "step-5").iterdir()} == {"whole", "hashes.json"}
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a bit": (lambda folder: flip(folder / "weights-20"), "weights-20 is damaged: its hash is not the one written"),
+    "cut": (lambda folder: (folder / "weights-20").write_text("weigh"), "weights-20 has 5 bytes, 10 were written"),
+    "a file": (lambda folder: (folder / "weights-20").unlink(), "weights-20 is missing"),
+    "the manifest": (lambda folder: (folder / "hashes.json").unlink(), "hashes.json is missing"),
+    "half of it": (lambda folder: (folder / "hashes.json").write_text("{"), "hashes.json is damaged"),
+    "more": (lambda folder: (folder / "rank-1.pt").write_text("x"), "rank-1.pt was not written by the training"),
+}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_state_is_named_and_the_one_before_it_taken(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage, complaint = DAMAGES[name]
+    states = States(tmp_path)
+    for step in (3, 20):
+        write(states, step, f"weights-{step}")
+    damage(states.folder / "step-20")
+    assert states.newest() == (3, states.folder / "step-3")
+    assert caplog.messages == [f"{states.folder / 'step-20'}: not used: {complaint}"]
+    write(states, 10, "weights-10")
+    assert states.newest() == (10, states.folder / "step-10"), "the damaged one is not counted among the newest"
+    assert (states.folder / "step-3").is_dir()
+    write(states, 20, "weights-20")
+    assert states.newest() == (20, states.folder / "step-20")
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", 2), ("accuracy", 3)], ids=["lowest", "highest"])
+def test_the_best_state_stays_however_old_it_is(metric: str, best: int, tmp_path: Path) -> None:
+    states = States(tmp_path, keep=Keep(last=1, metric=metric))
+    for step, value in ((1, 0.5), (2, 0.2), (3, 0.7), (4, 0.2), (5, 0.3), (6, 0.7)):
+        write(states, step, "weights", metric=value)
+    assert sorted(path.name for path in states.folder.iterdir()) == [f"step-{best}", "step-6"]
+    assert states.best() == (best, states.folder / f"step-{best}")
+    flip(states.folder / f"step-{best}" / "weights")
+    assert states.best() == (6, states.folder / "step-6")
+
+
+def test_a_kill_between_two_deletions_leaves_no_half_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = States(tmp_path, keep=Keep(last=1))
+    write(states, 1, "weights")
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.train.resume.shutil.rmtree", lambda path, ignore_errors=False: None)
+        write(states, 2, "weights")  # as if killed before the old one was deleted
+    assert [path.name for path in states._whole().values()] == ["step-2"]
 
 
 def write_inputs(base: Path) -> None:

@@ -274,3 +274,41 @@ def test_a_kill_after_the_last_save_does_not_train_again(data: Path, model: Path
     assert train(data, model, out) == report
     assert not (out / "resume").exists()
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(out).items())
+
+
+def test_the_best_state_becomes_the_checkpoint(data: Path, model: Path, tmp_path: Path) -> None:
+    # A rate this high makes the held-out loss worse after a few steps; decay is left out so that it stays so.
+    fields = {"held_out": 9, "save_every": 2, "learning_rate": 0.1, "muon_learning_rate": 0.5, "decay_share": 0.0}
+    train(data, model, tmp_path / "last", warmup_steps=0, **fields)
+    curve = read_jsonl(tmp_path / "last" / "curve.jsonl", SftPoint)
+    best = min(curve, key=lambda row: row.held_out_loss or 0.0)
+    assert best.step < 8, "the last step is the best: nothing to choose"
+    report = train(
+        data, model, tmp_path / "best", warmup_steps=0, keep_best="held_out_loss", keep_last=1, final="best", **fields
+    )
+    assert report.counts["final_step"] == best.step
+    assert any(line.startswith(f"weights of step {best.step} of 8: held_out_loss") for line in report.lines)
+    train(
+        data, tmp_path / "best", tmp_path / "again", steps=1, held_out=9, learning_rate=1e-12, muon_learning_rate=1e-12
+    )
+    after = read_jsonl(tmp_path / "again" / "curve.jsonl", SftPoint)[-1].held_out_loss
+    assert after == pytest.approx(best.held_out_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"final": "best"}, "needs keep_best"),
+        ({"keep_best": "held_out_loss"}, "set held_out"),
+        ({"keep_best": "loss", "save_every": 0}, "set save_every above 0"),
+        ({"keep_best": "reward"}, "'loss' or 'held_out_loss'"),
+    ],
+)
+def test_a_best_that_cannot_be_found_is_refused(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        settings(**fields)
+
+
+def test_a_row_of_the_curve_goes_with_every_state(data: Path, model: Path, tmp_path: Path) -> None:
+    train(data, model, tmp_path / "out", save_every=3, log_every=4)
+    assert [row.step for row in read_jsonl(tmp_path / "out" / "curve.jsonl", SftPoint)] == [3, 4, 6, 8]

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from cli.libraries import prepare
-from distill.train.resume import FOLDER
+from distill.train.resume import FOLDER, PARTIAL
 from tests.test_resume import LORA, RL, SFT, write_inputs
 from tests.training_kills import attempt, die_at, watch
 
@@ -49,16 +49,18 @@ def main() -> None:
             job = {"stage": stage, "inputs": [str(base / found) for found in inputs], "fields": {**fields, **COMMON}}
             began = time.monotonic()
             events = _straight(job, base / "straight", base / "events.json")
-            counts: dict[str, list[bool]] = {}
             for kind, instants in _instants(events):
-                counts[kind] = [_same_after(job, base, instant) for instant in instants]
-            counts["damaged states"] = [_same_after(job, base, None, damage) for damage in DAMAGES]
-            for kind, same in counts.items():
-                print(f"{run:<5} {kind:<34} {sum(same):>3} of {len(same):>3} end bit for bit like the straight run")
-                wrong += len(same) - sum(same)
+                wrong += _tell(run, kind, [_same_after(job, base, instant) for instant in instants])
+            wrong += _tell(run, "damaged states", [_same_after(job, base, None, damage) for damage in DAMAGES])
             print(f"{run:<5} {time.monotonic() - began:.0f} s", flush=True)
             shutil.rmtree(base / "straight")
     sys.exit(int(wrong > 0))
+
+
+def _tell(run: str, kind: str, same: list[bool]) -> int:
+    """Print a row; how many differ."""
+    print(f"{run:<5} {kind:<34} {sum(same):>3} of {len(same):>3} end bit for bit like the straight run", flush=True)
+    return len(same) - sum(same)
 
 
 def _straight(job: dict[str, Any], out: Path, record: Path) -> list[tuple[str, str]]:
@@ -95,7 +97,9 @@ def _same_after(job: dict[str, Any], base: Path, instant: str | None, damage: st
     stop = instant or f"step:{3 * SAVE_EVERY + 1}"
     assert attempt(again, lambda: die_at(stop, out)) == signal.SIGKILL, f"{stop}: not reached"
     if damage:
-        _damage(out / FOLDER / f"step-{3 * SAVE_EVERY}", damage)
+        states = [path for path in (out / FOLDER).iterdir() if path.suffix != PARTIAL]
+        assert len(states) > 1, "one to damage, one to go back to"
+        _damage(max(states, key=lambda path: int(path.name.removeprefix("step-"))), damage)
     ended = attempt(again, lambda: None) == 0
     same = ended and _ends(out) == _ends(base / "straight")
     if not same:

@@ -119,7 +119,7 @@ class States:
         """Delete a state, which at no instant looks like a whole one."""
         if not (self.folder / name).exists():
             return
-        doomed = self.folder / f"{name}{PARTIAL}"
+        doomed = self.folder / f"{name}.old{PARTIAL}"
         shutil.rmtree(doomed, ignore_errors=True)
         os.rename(self.folder / name, doomed)
         shutil.rmtree(doomed)
