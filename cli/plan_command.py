@@ -90,7 +90,9 @@ def _training(recipe: "Recipe", step: "Step", hardware: Any, **assumed: Any) -> 
     corrects = getattr(config, "teacher", None)
     teacher = train_shape(recipe, corrects) if corrects is not None else None
     rollout = None
-    if step.stage.name in ("rl", "on-policy") and getattr(config, "rollouts", None) is None:  # what servers cost is theirs
+    if (
+        step.stage.name in ("rl", "on-policy") and getattr(config, "rollouts", None) is None
+    ):  # what servers cost is theirs
         rollout = rollout_of(config, shape, shape_on(recipe, step, config.model)(1), hardware, assumed["prompt_tokens"])
     return estimate_training(
         step.name, step.stage.name, config, shape, hardware, rollout=rollout, teacher=teacher, **assumed

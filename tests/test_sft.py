@@ -119,7 +119,7 @@ def test_a_run_learns_and_leaves_a_checkpoint_and_nothing_else(data: Path, model
     report = train(data, model, tmp_path / "student.partial", steps=40, save_every=15, warmup_steps=2)
     out = tmp_path / "student.partial"
     curve = read_jsonl(out / "curve.jsonl", SftPoint)
-    assert [row.step for row in curve] == list(range(2, 41, 2))
+    assert [row.step for row in curve] == sorted({*range(2, 41, 2), 15}), "a row goes with every state"
     assert curve[-1].loss < 0.5 * curve[0].loss
     assert curve[-1].tokens == report.tokens
     assert not (out / "resume").exists()
