@@ -14,7 +14,7 @@ from cli import (
     teacher_command,
     traces_command,
 )
-from distill.errors import UserError
+from distill.errors import StoppedError, UserError
 
 app = typer.Typer(
     name="distill",
@@ -26,6 +26,8 @@ app = typer.Typer(
     "Start with `make demo`, or: distill run --recipe mini. A recipe is a TOML file whose tables are steps; "
     "`distill run` walks it and skips what is done; every stage is also a command of its own.",
 )
+STOPPED = 3
+"""Exit code when a limit of the recipe was reached: nothing failed, and the step is not finished."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as typer sets it."""
 SCREEN = 24
@@ -54,12 +56,15 @@ decontaminate_command.register(app)
 
 
 def main() -> None:
-    """Entry point. What the user can mend is one line and exit code 2."""
+    """Entry point. What the user can mend is one line and exit code 2; a spent budget is one line and 3."""
     try:
         app()
     except UserError as error:
         print(_told(str(error)), file=sys.stderr)
         sys.exit(2)
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(STOPPED)
     except SystemExit as stopped:
         if stopped.code == INTERRUPTED:
             print("stopped; the same command resumes", file=sys.stderr)

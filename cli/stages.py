@@ -1,6 +1,7 @@
 """Every stage with its function and config: the one place where all rooms meet."""
 
 import os
+import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ from distill.curate.config import CurateConfig
 from distill.curate.held_out import benchmark_test_files, benchmark_tests
 from distill.curate.measure import MeasureConfig, measure
 from distill.curate.stage import Inputs, curate
-from distill.harvest import HarvestConfig, harvest
+from distill.harvest import HarvestConfig, goes_on, harvest
 from distill.imports.config import ImportConfig
 from distill.imports.stage import import_files, import_traces
 from distill.judge import JUDGE_VERSION, Judge
@@ -54,6 +55,7 @@ def _judge(c: StepContext) -> Judge:
 
 
 def _harvest(c: StepContext) -> Report:
+    begun = time.monotonic()
     with harvest_sampler(c) as (sampler, template), _judge(c) as judge:
         done = harvest(
             c.path("problems"),
@@ -64,6 +66,7 @@ def _harvest(c: StepContext) -> Report:
             seed=c.seed,
             progress=c.progress,
             chat_fingerprint=template,
+            begun=begun,
         )
         if isinstance(sampler, ReplaySampler):
             write_labels(c.out, sampler)
@@ -252,7 +255,13 @@ REGISTRY = {
     for stage in (
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
         Stage(
-            "harvest", HarvestConfig, _harvest, version=f"1 judge {JUDGE_VERSION}", reads=_harvest_files, renew=_renew
+            "harvest",
+            HarvestConfig,
+            _harvest,
+            version=f"1 judge {JUDGE_VERSION}",
+            reads=_harvest_files,
+            renew=_renew,
+            goes_on=goes_on,
         ),
         Stage("import", ImportConfig, _import, version=f"1 judge {JUDGE_VERSION}", reads=import_files, renew=_renew),
         Stage("measure", MeasureConfig, _measure),

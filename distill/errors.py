@@ -11,6 +11,13 @@ class UserError(Exception):
     """
 
 
+class StoppedError(Exception):
+    """A limit of the recipe was reached: nothing is lost, and the same command goes on when the limit is raised.
+
+    The command line prints the message as it is and exits with code 3.
+    """
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the closest of `known`, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -1,15 +1,17 @@
 """Progress for anything longer than two seconds: a bar on a terminal, plain lines elsewhere.
 
-Shows count, rate, time left and, when the caller reports tokens, tokens per second.
+Shows count, rate, time left and, when the caller reports tokens, tokens per second. What a caller has
+to watch besides, servers say, stands below: under the bar, or as further plain lines.
 """
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,11 +21,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
 SILENT_FOR = 2.0
 """Seconds before a plain task says anything at all."""
+
+Watch = Callable[[], Sequence[str]]
+"""Lines of plain text about this moment; asked from any thread."""
 
 
 class Task:
@@ -61,15 +67,28 @@ class Task:
 
 
 class _PlainTask(Task):
-    def __init__(self, label: str, total: int | None, unit: str) -> None:
+    def __init__(self, label: str, total: int | None, unit: str, watch: Watch | None) -> None:
         super().__init__(label, total, unit)
+        self.watch = watch
         self.last = self.started + SILENT_FOR - PLAIN_EVERY
 
     def advance(self, count: int = 1, *, tokens: int = 0, facts: str = "") -> None:
         super().advance(count, tokens=tokens, facts=facts)
         if time.monotonic() - self.last >= PLAIN_EVERY:
             self.last = time.monotonic()
-            print(self.line(), file=sys.stderr, flush=True)
+            lines = [self.line(), *(f"  {line}" for line in (self.watch() if self.watch else ()))]
+            print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+class _Bars(RichProgress):
+    """Bars, and a frame with what is watched."""
+
+    watch: Watch | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.watch is not None and (lines := self.watch()):
+            yield Panel(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), expand=False)
 
 
 class _RichTask(Task):
@@ -105,16 +124,20 @@ class Progress:
             self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
+    def task(
+        self, label: str, total: int | None = None, unit: str = "rows", watch: Watch | None = None
+    ) -> Iterator[Task]:
         """Count one piece of work; closes with a plain summary line if it took over two seconds."""
         if self.mode == "bars":
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"))
-            with RichProgress(*columns, *times, console=self.console, transient=True) as bars:
+            bars = _Bars(*columns, *times, console=self.console, transient=True)
+            bars.watch = watch
+            with bars:
                 task: Task = _RichTask(label, total, unit, bars)
                 yield task
         elif self.mode == "plain":
-            task = _PlainTask(label, total, unit)
+            task = _PlainTask(label, total, unit, watch)
             yield task
         else:
             task = Task(label, total, unit)

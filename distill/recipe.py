@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from distill.content import file_fingerprint
-from distill.errors import UserError, did_you_mean
+from distill.errors import StoppedError, UserError, did_you_mean
 from distill.progress import Progress
 from distill.records import fingerprint
 from distill.runs import (
@@ -25,9 +25,11 @@ from distill.runs import (
     InputRef,
     Manifest,
     Report,
+    device,
     environment,
     git_commit,
     is_done,
+    note_stop,
     open_run,
     read_manifest,
     seal,
@@ -51,6 +53,8 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     inputs: ClassVar[tuple[str, ...]] = ()
     """Fields that name the steps this one reads; the first is the one `--from` replaces."""
+    limits: ClassVar[tuple[str, ...]] = ()
+    """Fields that say when to stop and not what is made: no part of the fingerprint, so they may change on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class Stage:
     """Files outside any run folder that the result depends on; their content is fingerprinted."""
     renew: Callable[[Path, StepContext], None] | None = None
     """Bring a finished folder up to date where only the judge is newer, instead of making it again."""
+    goes_on: Callable[[Any, Report], bool] = lambda config, report: False
+    """Whether a folder finished short of what its table asks for can be continued under the limits of today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +239,7 @@ def _files(stage: Stage, config: StageConfig, data: Path) -> list[list[str]]:
 def _made_from(
     stage: Stage, version: str, table: Mapping[str, Any], files: Sequence[Any], inputs: Sequence[InputRef], seed: int
 ) -> str:
-    fields = {ref.field for ref in inputs}
+    fields = {ref.field for ref in inputs} | set(stage.config.limits)
     own = {key: value for key, value in table.items() if key not in fields}
     return fingerprint(
         [stage.name, version, own, [(ref.field, ref.name, ref.fingerprint) for ref in inputs], files, seed]
@@ -247,22 +253,32 @@ def run_step(
     step = recipe.steps[name]
     folder = step_folder(out, name)
     print_, inputs = step_fingerprint(recipe, step, out, data)
-    if is_done(folder, print_):
+
+    def goes_on(manifest: Manifest) -> bool:
+        return manifest.report.short is not None and step.stage.goes_on(step.config, manifest.report)
+
+    done = is_done(folder, print_)
+    if done and not goes_on(read_manifest(folder)):
         return read_manifest(folder), False
     paths = {key: tuple(_path(out, ref) for ref in refs) for key, refs in step.inputs.items()}
-    if step.stage.renew is not None and (folder / MANIFEST).is_file():
+    if not done and step.stage.renew is not None and (folder / MANIFEST).is_file():
         context = StepContext(name, step.config, folder, paths, recipe.seed, data, progress, sandbox)
         if renewed(read_manifest(folder), step.stage, data) == print_:
             progress.say(f"{folder}: the judge is newer than its verdicts; they are drawn anew, nothing is made again")
             step.stage.renew(folder, context)
-            return read_manifest(folder), True
-    with open_run(folder, print_) as opened:
+            if not goes_on(read_manifest(folder)):
+                return read_manifest(folder), True
+    with open_run(folder, print_, goes_on) as opened:
         if opened is None:
             return read_manifest(folder), False
         begun, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
         commit = git_commit()  # of the code that runs, not of what the checkout holds when it ends
         context = StepContext(name, step.config, opened.out, paths, recipe.seed, data, progress, sandbox)
-        report = step.stage.run(context)
+        try:
+            report = step.stage.run(context)
+        except StoppedError as stopped:
+            note_stop(opened.out, str(stopped))
+            raise StoppedError(f"[{name}] {stopped}") from None
         manifest = Manifest(
             step=name,
             stage=step.stage.name,
@@ -273,11 +289,12 @@ def run_step(
             inputs=inputs,
             versions=environment(),
             git_commit=commit,
-            device=_device(),
+            device=device(),
             started=begun,
             seconds=round(time.monotonic() - clock, 3),
             resumed=opened.resumed,
             report=report,
+            amended=report.short,
         )
         seal(folder, manifest)
     return manifest, True
@@ -379,11 +396,3 @@ def _override(tables: dict[str, Any], override: str, path: Path) -> None:
             raise UserError(f"--set {override}: {path} has no table [{'.'.join(where)}]{did_you_mean(part, table)}")
         table = table[part]
     table[last] = value
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return f"cpu ({torch.get_num_threads()} threads)"

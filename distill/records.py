@@ -127,6 +127,10 @@ class Completion(Record):
     """As many a token as `Params.top_logprobs` asks for, under the same distribution."""
     reasoning: str | None = None
     """Set by servers that return the thought apart from the answer."""
+    cached_tokens: int | None = None
+    """Of the prompt's tokens those a server says it did not read again; None where it says nothing."""
+    together: int | None = None
+    """Completions of the call that brought this one, when several: they share its prompt, counted in each of them."""
 
 
 class Trace(Record):
@@ -156,6 +160,9 @@ class Trace(Record):
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     top_logprobs: TopLogprobs | None = None
+    cached_tokens: int | None = None
+    together: int | None = None
+    """Completions of the call that brought it, when several: `prompt_tokens` is that of the call."""
 
 
 class Verdict(Record):

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from distill.errors import UserError
-from distill.records import Record, fingerprint, reason
+from distill.records import Record, fingerprint, reason, unused
 
 MANIFEST = "manifest.json"
 RESUME = ".run.json"
@@ -48,6 +48,8 @@ class Report(Record):
     """Plain aligned text for the screen."""
     marks: dict[str, Any] = Field(default_factory=dict)
     """Facts later steps look for, such as `decontaminated`."""
+    short: str | None = Field(default=None, exclude_if=unused)
+    """Hash of what is there, where a limit ended the step before all its table asks for; it may go on some day."""
 
 
 class Manifest(Record):
@@ -69,11 +71,11 @@ class Manifest(Record):
     """How many earlier attempts this folder continued."""
     report: Report
     amended: str | None = None
-    """Hash of what was put in place of a part of it since: of verdicts judged again."""
+    """Hash of what it holds, where that is not all its fingerprint says: verdicts judged again, or a step cut short."""
 
     @property
     def content(self) -> str:
-        """What later steps depend on: what it was made from, and what was amended since."""
+        """What later steps depend on: what it was made from, and what is there instead."""
         return self.fingerprint if self.amended is None else fingerprint([self.fingerprint, self.amended])
 
 
@@ -92,6 +94,8 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         partial = folder.with_name(folder.name + ".partial")
         hint = " (an unfinished one stands beside it: run the step again to resume)" if partial.is_dir() else ""
+        if stopped := _begun(partial).get("stopped"):
+            hint = f" (an unfinished one stands beside it: {stopped})"
         raise UserError(f"{folder}: not a complete run folder, {MANIFEST} is missing{hint}")
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -144,15 +148,21 @@ def _held(folder: Path, holder: str) -> str:
 
 
 @contextmanager
-def open_run(folder: Path, fingerprint: str) -> Iterator[Opened | None]:
+def open_run(
+    folder: Path, fingerprint: str, goes_on: Callable[[Manifest], bool] = lambda manifest: False
+) -> Iterator[Opened | None]:
     """Hold a step and open its partial folder: resumed when the fingerprint is the same.
 
-    None when the step is done: another process may have finished it before the hold was ours.
+    None when the step is done: another process may have finished it before the hold was ours. A finished
+    folder that `goes_on` becomes a partial one again.
     """
     with hold(folder):
         if is_done(folder, fingerprint):
-            yield None
-            return
+            manifest = read_manifest(folder)
+            if not goes_on(manifest):
+                yield None
+                return
+            _reopen(folder, manifest)
         partial = folder.with_name(folder.name + ".partial")
         resumed = 0
         if partial.exists():
@@ -177,6 +187,23 @@ def seal(folder: Path, manifest: Manifest) -> None:
     os.rename(partial, folder)
     sync_folder(folder.parent)
     (folder / RESUME).unlink()  # last: a kill before the rename must find it
+
+
+def note_stop(partial: Path, why: str) -> None:
+    """Say in a partial folder why it is not finished; forgotten when the step is opened again."""
+    write_durably(partial / RESUME, json.dumps({**_begun(partial), "stopped": why}))
+
+
+def _reopen(folder: Path, manifest: Manifest) -> None:
+    """Make a finished folder a partial one. The manifest goes last: a partial folder is one by its name."""
+    partial = folder.with_name(folder.name + ".partial")
+    if partial.exists():
+        _move_aside(partial, str(_begun(partial).get("fingerprint", "unknown")))
+    begun = {"fingerprint": manifest.fingerprint, "attempts": manifest.resumed + 1}
+    write_durably(folder / RESUME, json.dumps(begun))
+    os.rename(folder, partial)
+    sync_folder(folder.parent)
+    (partial / MANIFEST).unlink(missing_ok=True)
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -204,6 +231,15 @@ def environment() -> dict[str, str]:
     names = ("torch", "transformers", "trl", "datasets", "tokenizers", "bitsandbytes", "triton", "math-verify")
     found = {name: _version(name) for name in names}
     return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
+
+
+def device() -> str:
+    """What the numbers of this process are made on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"cpu ({torch.get_num_threads()} threads)"
 
 
 def git_commit() -> str | None:

@@ -11,7 +11,7 @@ from distill.harvest.draw import (
     report_cut,
     sample_and_judge,
 )
-from distill.harvest.stage import harvest
+from distill.harvest.stage import goes_on, harvest
 
 __all__ = [
     "TRACES",
@@ -19,6 +19,7 @@ __all__ = [
     "HarvestConfig",
     "Judge",
     "Judged",
+    "goes_on",
     "harvest",
     "judged",
     "problem_seed",

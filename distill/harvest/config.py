@@ -4,6 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from distill.harvest.accounting import TURN
+from distill.harvest.budget import BudgetConfig
 from distill.harvest.forcing import ForcingConfig
 from distill.harvest.memory import MemoryConfig
 from distill.harvest.rounds import RoundsConfig
@@ -28,14 +30,13 @@ READ_BY = {
     "verify": ("engine", "endpoint", "oracle"),
 }
 """Samplers that read what a table has them shown. The oracle answers a check as it answers any problem: afresh."""
-TURN = 16
-"""Tokens a chat template may put around a turn."""
 
 
 class HarvestConfig(EngineConfig):
     """Who is asked, what, how often and how."""
 
     inputs: ClassVar[tuple[str, ...]] = ("problems", "model")
+    limits: ClassVar[tuple[str, ...]] = ("budget",)
     problems: str
     """Step or file with the problems."""
     model: str | None = None
@@ -87,6 +88,8 @@ class HarvestConfig(EngineConfig):
     """Truncated thoughts are continued."""
     verify: VerifyConfig | None = Field(default=None, exclude_if=unused)
     """Answers are checked by who gave them."""
+    budget: BudgetConfig | None = Field(default=None, exclude_if=unused)
+    """What it may cost; no part of what is sampled."""
 
     @model_validator(mode="after")
     def _fields_fit_the_sampler(self) -> "HarvestConfig":
@@ -104,6 +107,15 @@ class HarvestConfig(EngineConfig):
         for key in ("terse_rate", "repeat_rate"):
             if getattr(self, key) and self.sampler != "oracle":
                 raise ValueError(f"{key}: only sampler 'oracle' has a use for it, got sampler {self.sampler!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_has_room(self) -> "HarvestConfig":
+        if self.budget is not None and self.budget.tokens is not None and self.budget.tokens < self.max_tokens:
+            raise ValueError(
+                f"budget.tokens: expected room for one sample (max_tokens {self.max_tokens}) or more, "
+                f"got {self.budget.tokens}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,12 +9,13 @@ Does not decide who gets how many samples: the caller does.
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from distill.harvest.accounting import Account
 from distill.ledger import Ledger, read_ledger, trace_id
-from distill.progress import Progress, Task
+from distill.progress import Progress, Task, Watch
 from distill.prompts import to_trace
 from distill.records import Completion, Params, Problem, Trace, Verdict
 from distill.sampling.protocols import Request, Sampler
@@ -81,11 +82,15 @@ def sample_and_judge(
     label: str = "harvest",
     template: str = "",
     ask: Ask | None = None,
+    account: Account | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Judged]:
     """Sample indexes 0..n-1 of every problem, each yielded once it and its verdict are in the ledger.
 
     Stored samples come first, then the missing ones as they are completed. Nothing happens
     until the result is iterated; `out` may hold other samplers' traces, which are left alone.
+    `account` says what may still be asked for: where its budget is spent, what is under way is stored and
+    judged, then StoppedError raised, or the rows end where it says so. `watch` is shown beside the progress.
     """
     said = ask or asking("none")
     wants = [Want(problem, said, params, problem_seed(seed, problem.id, round), 0, n) for problem in problems]
@@ -99,6 +104,8 @@ def sample_and_judge(
         round=round,
         label=label,
         template=template,
+        account=account,
+        watch=watch,
     )
 
 
@@ -113,22 +120,25 @@ def draw_and_judge(
     round: int = 0,
     label: str = "harvest",
     template: str = "",
+    account: Account | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Judged]:
     """`sample_and_judge` of anything wanted; `seed` and `round` are those of the ids."""
-    job = _Job(wants, sampler, seed, round, template)
+    job = _Job(wants, sampler, seed, round, template, account)
     if judge is not None:
         judge.prepare([want.problem for want in wants])
     with Ledger(out / TRACES) as traces, Ledger(out / VERDICTS, after=traces) as verdicts:
         report_cut(progress, traces, verdicts)
         known = {verdict.trace_id: verdict for verdict in read_ledger(out / VERDICTS, Verdict)}
         stored = set()
-        for trace in read_ledger(out / TRACES, Trace):
+        found = read_ledger(out / TRACES, Trace)
+        for trace in found if account is None else account.count(found):
             if trace.id in job.wanted:
                 stored.add(trace.id)
                 if judge is None or trace.id in known:
                     yield Judged(job.wanted[trace.id][0].problem, trace, known.get(trace.id), resumed=True)
         unjudged = 0 if judge is None else len(stored - known.keys())
-        with progress.task(label, total=len(job.wanted) - len(stored) + unjudged, unit="traces") as task:
+        with progress.task(label, total=len(job.wanted) - len(stored) + unjudged, unit="traces", watch=watch) as task:
             if judge is None:
                 for problem, trace in job.draw(stored, traces):
                     task.advance(tokens=trace.completion_tokens)
@@ -136,13 +146,25 @@ def draw_and_judge(
             else:
                 old = job.again(out, known) if unjudged else iter(())
                 yield from judged(judge, old, job.draw(stored, traces), verdicts, task)
+        if job.refused and account is not None:
+            account.stop()
 
 
 class _Job:
     """All samples one call wants, under the ids they will have."""
 
-    def __init__(self, wants: Sequence[Want], sampler: Sampler, seed: int, round: int, template: str) -> None:
-        self.wants, self.sampler, self.round = wants, sampler, round
+    def __init__(
+        self,
+        wants: Sequence[Want],
+        sampler: Sampler,
+        seed: int,
+        round: int,
+        template: str,
+        account: Account | None,
+    ) -> None:
+        self.wants, self.sampler, self.round, self.account = wants, sampler, round, account
+        self.refused = False
+        """Whether something is missing because the account affords no more."""
         self.ids: list[list[str]] = []
         self.wanted: dict[str, tuple[Want, int]] = {}
         for want in wants:
@@ -174,24 +196,53 @@ class _Job:
     def draw(self, stored: set[str], ledger: Ledger) -> Iterator[tuple[Problem, Trace]]:
         """Sample what is missing, into the ledger. Completions that were cancelled are not stored."""
         asked: dict[Request, int] = {}
-        for answered in self.sampler.sample(self._requests(stored, asked)):
-            place = asked.pop(answered.request)
-            traces = [
-                self._trace(place, index, completion)
-                for index, completion in enumerate(answered.completions, answered.request.first)
-                if completion.finish != "cancelled"
-            ]
-            problem = self.wants[place].problem
-            yield from ((problem, trace) for trace in ledger.extend(traces))
+        missing = _Missing(self._requests(stored))
+        while missing.next is not None and not self.refused:
+            before = missing.next
+            if self.account is not None:
+                self.account.begin()
+            for answered in self.sampler.sample(self._affordable(missing, asked)):
+                place = asked.pop(answered.request)
+                traces = [
+                    self._trace(place, index, completion)
+                    for index, completion in enumerate(answered.completions, answered.request.first)
+                    if completion.finish != "cancelled"
+                ]
+                problem, kept = self.wants[place].problem, ledger.extend(traces)
+                if self.account is not None:
+                    self.account.take(answered.request, kept)
+                yield from ((problem, trace) for trace in kept)
+            self.refused = missing.next is before
 
-    def _requests(self, stored: set[str], asked: dict[Request, int]) -> Iterator[Request]:
+    def _affordable(self, missing: "_Missing", asked: dict[Request, int]) -> Iterator[Request]:
+        """What is missing, as far as the account affords it at worst beside all that is under way.
+
+        Answers that cost less than that make room again, for those who come back for more.
+        """
+        while missing.next is not None:
+            place, request = missing.next
+            fits = request.n if self.account is None else self.account.admits(request, self.sampler.identity.name)
+            if not fits:
+                return
+            if fits < request.n:
+                rest = replace(request, n=request.n - fits, seed=request.seed + fits, first=request.first + fits)
+                missing.next, request = (place, rest), replace(request, n=fits)
+            else:
+                missing.take()
+            asked[request] = place
+            yield request
+
+    def _requests(self, stored: set[str]) -> Iterator[tuple[int, Request]]:
         """One request per run of missing indexes: sample k of a request is drawn from its seed + k."""
-        for place, want in enumerate(self.wants):
+        places: Sequence[int] = range(len(self.wants))
+        if self.account is not None and self.account.limited:  # what is there when it is spent stands for all
+            places = sorted(places, key=lambda place: problem_seed(0, self.wants[place].problem.id))
+        for place in places:
+            want = self.wants[place]
             missing = [index for index, id_ in enumerate(self.ids[place], want.first) if id_ not in stored]
             for first, count in _runs(missing):
-                request = Request(want.problem.id, want.ask(want.problem), want.params, count, want.seed + first, first)
-                asked[request] = place
-                yield request
+                messages = want.ask(want.problem)
+                yield place, Request(want.problem.id, messages, want.params, count, want.seed + first, first)
 
     def _trace(self, place: int, index: int, completion: Completion) -> Trace:
         want = self.wants[place]
@@ -207,6 +258,18 @@ class _Job:
             parent=None if want.parent is None else want.parent.id,
             examples=want.examples,
         )
+
+
+class _Missing:
+    """Requests still to be made, the next of them in hand."""
+
+    def __init__(self, requests: Iterator[tuple[int, Request]]) -> None:
+        self._rest = requests
+        self.next = next(requests, None)
+
+    def take(self) -> None:
+        """The next one was made."""
+        self.next = next(self._rest, None)
 
 
 def problem_seed(seed: int, problem_id: str, round: int = 0) -> int:

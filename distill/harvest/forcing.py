@@ -50,4 +50,5 @@ def whole(parent: Trace, say: str, rest: Completion) -> Completion:
         token_ids=ids,
         logprobs=logprobs,
         top_logprobs=top,
+        cached_tokens=rest.cached_tokens,
     )

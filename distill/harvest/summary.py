@@ -56,9 +56,21 @@ class Label(Record):
     margin: Fraction
 
 
-def summarize(report: Report, history: Sequence[RoundFile], now: Standings, out: Path, config: HarvestConfig) -> Report:
-    """Write the files of a finished walk beside its ledger; the report with what they say at large."""
+def summarize(
+    report: Report,
+    history: Sequence[RoundFile],
+    now: Standings,
+    out: Path,
+    config: HarvestConfig,
+    spent_out: str | None = None,
+) -> Report:
+    """Write the files of a finished walk beside its ledger; the report with what they say at large.
+
+    `spent_out`: the limit of the budget that ended the walk.
+    """
     given_up = {problem_id: why for file in history for problem_id, why in file.given_up.items()}
+    if spent_out is not None:
+        given_up = dict.fromkeys(_open(history, now, config), f"budget: {spent_out} spent") | given_up
     rates = [_pass_rate(problem, now, given_up.get(problem.id)) for problem in now.problems.values()]
     write_jsonl(out / PASS_RATES, rates)
     verified = sum(rate.verified > 0 for rate in rates)
@@ -100,6 +112,21 @@ def summarize(report: Report, history: Sequence[RoundFile], now: Standings, out:
             "marks": {**report.marks, **marks},
         }
     )
+
+
+def _open(history: Sequence[RoundFile], now: Standings, config: HarvestConfig) -> list[str]:
+    """Problems that would have got more: samples they were promised, or verified traces they should have."""
+    target = config.rounds.until_verified if config.rounds is not None else None
+    promised: dict[str, int] = defaultdict(int)
+    for file in history:
+        for wanted in file.wanted:
+            promised[wanted.problem_id] += wanted.n
+    return [
+        problem_id
+        for problem_id in now.problems
+        if len(now.of(problem_id)) < promised[problem_id]
+        or (target is not None and len(now.verified(problem_id)) < target)
+    ]
 
 
 def _pass_rate(problem: Problem, now: Standings, given_up: str | None) -> PassRate:

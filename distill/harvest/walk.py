@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from distill.errors import UserError
+from distill.harvest.accounting import Account
 from distill.harvest.config import HarvestConfig
 from distill.harvest.draw import TRACES, Judge, Judged, Want, draw_and_judge, problem_seed
 from distill.harvest.forcing import whole
@@ -19,7 +20,7 @@ from distill.harvest.round_file import RoundFile, Wanted, read_rounds, write_rou
 from distill.harvest.rounds import Policy, RoundsConfig
 from distill.harvest.standing import Standings
 from distill.ledger import read_ledger
-from distill.progress import Progress
+from distill.progress import Progress, Watch
 from distill.records import Message, Params, Problem, Trace, fingerprint
 from distill.sampling.protocols import Sampler
 from distill.selection import Ask, asking
@@ -37,6 +38,8 @@ class Walk:
     seed: int
     progress: Progress
     template: str
+    account: Account
+    watch: Watch
     history: list[RoundFile] = field(default_factory=list)
     now: Standings = field(init=False)
 
@@ -59,6 +62,8 @@ class Walk:
                 write_round(self.out, file)
             yield from self._round(file)
             self.history.append(file)
+            if self.account.spent_out is not None:
+                return
 
     @property
     def expected(self) -> int:
@@ -81,6 +86,8 @@ class Walk:
             round=file.round,
             label=f"harvest round {file.round} ({file.how})",
             template=self.template,
+            account=self.account,
+            watch=self.watch,
         )
         for row in rows if wants else ():
             self.now.take(row, file.how)

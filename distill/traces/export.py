@@ -48,6 +48,8 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("think_open", FLAG, "whether the prompt had opened the think block"),
     ("prompt_tokens", WHOLE, "in the sampler's tokens"),
     ("completion_tokens", WHOLE, "in the sampler's tokens"),
+    ("cached_tokens", WHOLE, "of the prompt's tokens those not read again; null when the server does not say"),
+    ("together", WHOLE, "completions of the call that brought it, when several: prompt_tokens is that of the call"),
     ("sampler", TEXT, "who spoke"),
     ("revision", TEXT, "which weights stood behind the name"),
     ("temperature", REAL, "null when nobody recorded it"),

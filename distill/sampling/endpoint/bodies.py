@@ -96,12 +96,28 @@ class TextChoice(Reply):
         return self.logprobs.token_logprobs if self.logprobs else None
 
 
+class PromptDetails(Reply):
+    """Where the prompt's tokens came from."""
+
+    cached_tokens: int | None = Field(default=None, ge=0)
+
+
 class Usage(Reply):
     """What it cost."""
 
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(ge=0)
     """Of all choices together."""
+    prompt_tokens_details: PromptDetails | None = None
+    prompt_cache_hit_tokens: int | None = Field(default=None, ge=0)
+    """DeepSeek's name for cached tokens."""
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Of the prompt's tokens those that were not read again, where the server says."""
+        details = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        found = self.prompt_cache_hit_tokens if details is None else details
+        return None if found is None else min(found, self.prompt_tokens)
 
 
 class ChatBody(Reply):
@@ -213,9 +229,12 @@ def whole(answer: Body, *, n: int, shown: bytes) -> Whole:
                 prompt_tokens=answer.usage.prompt_tokens,
                 completion_tokens=tokens,
                 logprobs=choice.token_logprobs,
+                cached_tokens=answer.usage.cached_tokens,
             )
     if not found:
         raise PassingError(f"{complaint}: {shown[:80]!r}")
+    if len(found) > 1:
+        found = {number: one.model_copy(update={"together": len(found)}) for number, one in found.items()}
     return Whole(found, len(numbers))
 
 
