@@ -20,10 +20,12 @@ from typing import Any, Self
 from distill.errors import StoppedError, UserError
 from distill.harvest.budget import LIMITS, BudgetConfig
 from distill.harvest.clock import Clock
-from distill.harvest.prices import Price, Prices, find_prices
+from distill.harvest.prices import Price, find_prices
 from distill.records import Message, Trace
 from distill.sampling.protocols import Request
 
+RATE_AFTER = 5.0
+"""Seconds an attempt asks before its rate is told."""
 TURN = 16
 """Tokens a chat template may put around a turn."""
 
@@ -85,7 +87,7 @@ class Account:
     ) -> None:
         """`samplers`: who is asked, by name; `begun` as for the clock. Raises UserError where one has no price."""
         self.out, self.budget = out, budget or BudgetConfig.model_construct()
-        self.prices: Prices | None = find_prices(self.budget.price) if self.budget.price is not None else None
+        self.prices = find_prices(self.budget.prices, self.budget.price)
         self._hourly = max((self._of_an_hour(name) for name in samplers), default=0.0)
         self.clock = Clock(out, begun)
         self.by_sampler: dict[str, Spend] = defaultdict(Spend)
@@ -200,8 +202,10 @@ class Account:
 
     @property
     def lasts(self) -> float | None:
-        """Seconds the budget lasts at the rate of this attempt; None where nothing limits it or nothing is known."""
+        """Seconds the budget lasts at the rate of this attempt; None where nothing limits it or little is known."""
         now, elapsed, left = self.spent(), time.monotonic() - self._since, []
+        if elapsed < RATE_AFTER:
+            return None
         for limit in LIMITS:
             most = getattr(self.budget, limit)
             used = now.get(limit, 0.0) - self._first.get(limit, 0.0)

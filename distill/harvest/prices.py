@@ -75,7 +75,7 @@ def read_prices(name: str) -> PriceTable:
     if not path.is_file():
         known = sorted(found.stem for found in SHIPPED.glob("*.toml"))
         raise UserError(
-            f"price {name!r}: no such table{did_you_mean(name, known)}; expected a path ending in .toml, or one of "
+            f"prices {name!r}: no such table{did_you_mean(name, known)}; expected a path ending in .toml, or one of "
             f"{', '.join(known)}"
         )
     try:
@@ -88,7 +88,7 @@ def read_prices(name: str) -> PriceTable:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a budget's `price` comes to: a table, or one price for whoever speaks."""
+    """What a budget's prices come to: a table, or one price for whoever speaks."""
 
     currency: str
     table: PriceTable | None
@@ -103,15 +103,15 @@ class Prices:
         if sampler not in self.table.models:
             known = ", ".join(self.table.models)
             raise UserError(
-                f"price {self.name!r}: no price for {sampler!r}{did_you_mean(sampler, self.table.models)}; "
+                f"prices {self.name!r}: no price for {sampler!r}{did_you_mean(sampler, self.table.models)}; "
                 f"there are {known}"
             )
         return self.table.models[sampler]
 
 
-def find_prices(price: OwnPrice | str) -> Prices:
-    """The prices a budget names, or states itself."""
-    if isinstance(price, str):
-        table = read_prices(price)
-        return Prices(table.currency, table, None, price)
-    return Prices(price.currency, None, price, "")
+def find_prices(prices: str | None, price: OwnPrice | None) -> Prices | None:
+    """The prices a budget names, or states itself; None where it does neither."""
+    if prices is not None:
+        table = read_prices(prices)
+        return Prices(table.currency, table, None, prices)
+    return None if price is None else Prices(price.currency, None, price, "")
