@@ -1,6 +1,8 @@
 """A budget ends a harvest before it is exceeded, loses nothing, and goes on when it is raised."""
 
+import contextlib
 import os
+import random
 import signal
 import threading
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import STOPPED
 from distill.errors import StoppedError, UserError
 from distill.harvest import HarvestConfig, goes_on, harvest
 from distill.harvest.accounting import Account, Billing
@@ -28,6 +31,7 @@ from distill.sampling.endpoint.bodies import read
 from distill.sampling.endpoint.pool import Health
 from distill.sampling.oracle import OracleSampler
 from distill.sampling.protocols import Answered, Request
+from tests.test_cli import SMALL, complaint, distill
 from tests.test_harvest import Comparing
 
 QUIET = Progress("quiet")
@@ -348,3 +352,59 @@ def test_an_answer_without_usage_details_says_nothing_of_a_cache() -> None:
     )
     (one,) = read(body, api="chat", n=1).completions.values()
     assert one == Completion(text="a", finish="stop", prompt_tokens=9, completion_tokens=3)
+
+
+class Slow(Wide):
+    """Takes a moment for every answer, so that a kill finds it at work."""
+
+    def sample(self, requests: Iterable[Request]) -> Iterator[Answered]:
+        for answered in super().sample(requests):
+            time.sleep(0.002)
+            yield answered
+
+
+def test_kills_lose_no_count_and_a_raised_budget_ends_as_if_nothing_had_happened(
+    problems: list[Problem], tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(problems, whole, settings())
+    rng = random.Random(0)
+    for limit in (800, 800, 1600, 1600, 1600):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(StoppedError):
+                run(problems, broken, settings(budget={"tokens": limit}), Slow(problems, error_rate=0.3))
+            os._exit(0)
+        time.sleep(rng.uniform(0.02, 0.25))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with pytest.raises(StoppedError):
+        run(problems, broken, settings(budget={"tokens": 1600}))
+    assert 1600 - MOST < tokens(broken) <= 1600
+    before = {trace.id for trace in traces(broken)}
+    sampler = Wide(problems, error_rate=0.3)
+    run(problems, broken, settings(budget={"tokens": 10**6}), sampler)
+    assert len(sampler.asked) == 4 * len(problems) - len(before), "nothing that was stored is asked for again"
+    assert {(t.id, t.text) for t in traces(broken)} == {(t.id, t.text) for t in traces(whole)}
+    assert len(traces(broken)) == 4 * len(problems)
+
+
+def test_the_command_stops_with_a_code_of_its_own_and_no_later_step_runs(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "r.toml", tmp_path / "out"
+    recipe.write_text(SMALL)
+    arguments = ("run", "--recipe", recipe, "--out", out)
+    done = distill(*arguments, "--set", "traces.budget={tokens=300}")
+    assert done.returncode == STOPPED
+    assert done.stderr.strip().startswith("[traces] budget spent (tokens): ")
+    assert "raise budget.tokens and run the same command to go on" in done.stderr
+    assert not (out / "curate").exists()
+    assert "stands beside it: budget spent" in complaint("curate", "--recipe", recipe, "--out", out)
+    done = distill(*arguments, "--set", 'traces.budget={tokens=300,on_spent="finish"}')
+    assert (done.returncode, (out / "curate").exists()) == (0, True)
+    assert "SHORT: budget spent (tokens)" in done.stdout
+    done = distill(*arguments, "--set", 'traces.budget={tokens=300,on_spent="finish"}')
+    assert "done before" in done.stdout
+    assert "SHORT" in done.stdout
+    done = distill(*arguments)
+    assert "SHORT" not in done.stdout
+    assert sorted(path.name.split(".")[0] for path in out.glob("[a-z]*")) == ["curate", "curate", "problems", "traces"]

@@ -180,7 +180,7 @@ def test_models_that_steps_make_have_the_shape_of_their_start() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--recipe", "replay"), "nothing to plan"),
+        (("--recipe", "replay", "--step", "bench-r1"), r"\[bench-r1\] stage bench: nothing to plan"),
         (("--recipe", "mini", "--step", "curate"), r"\[curate\] stage curate: nothing to plan"),
         (("--recipe", "mini", "--step", "techer"), r"no step 'techer' \(did you mean teacher\?\)"),
         (("--recipe", "r1-671b", "--set", 'harvest.model="models/Gone"'), "models/Gone: no config.json in it"),

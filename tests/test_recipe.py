@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from distill import content
-from distill.errors import UserError
+from distill.errors import StoppedError, UserError
 from distill.progress import Progress
 from distill.recipe import Recipe, Stage, StageConfig, StepContext, ancestors, find_recipe, load_recipe, run_step
 from distill.runs import Report, read_manifest
@@ -196,3 +196,94 @@ def test_a_file_is_read_once_until_it_changes_even_behind_its_own_time(
     content.file_fingerprint(path)
     content.file_fingerprint(path)
     assert len(read) == 4, "a file just touched is not trusted"
+
+
+class CountConfig(StageConfig):
+    """Counts to `upto`, as far as `most` goes."""
+
+    limits: ClassVar[tuple[str, ...]] = ("most", "stop")
+    upto: int
+    most: int = 100
+    stop: bool = True
+
+
+def count(context: StepContext) -> Report:
+    file = context.out / "count"
+    done = int(file.read_text()) if file.is_file() else 0
+    reached = min(max(context.config.most, done), context.config.upto)
+    file.write_text(str(reached))
+    if reached < context.config.upto and context.config.stop:
+        raise StoppedError(f"counted to {reached}")
+    short = f"to {reached}" if reached < context.config.upto else None
+    return Report(counts={"reached": reached, "before": done}, short=short, marks={"of": context.config.most})
+
+
+LIMITED = {
+    **STAGES,
+    "count": Stage("count", CountConfig, count, goes_on=lambda config, report: config.most > report.marks["of"]),
+}
+COUNTING = """
+[numbers]
+stage = "count"
+upto = 10
+most = 4
+[both]
+stage = "join"
+parts = ["numbers"]
+"""
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Path:
+    path = tmp_path / "c.toml"
+    path.write_text(COUNTING)
+    return path
+
+
+def counted(path: Path, tmp_path: Path, **settings: object) -> Report:
+    recipe = load_recipe(path, LIMITED, [f"numbers.{key}={str(value).lower()}" for key, value in settings.items()])
+    return run_step(recipe, "numbers", tmp_path / "out", tmp_path, Progress("quiet"))[0].report
+
+
+def test_a_step_stopped_by_a_limit_stays_unfinished_and_says_why(counting: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError, match=r"\[numbers\] counted to 4"):
+        counted(counting, tmp_path)
+    with pytest.raises(UserError, match=r"not a complete run folder.*stands beside it: counted to 4"):
+        read_manifest(tmp_path / "out" / "numbers")
+
+
+def test_a_raised_limit_resumes_what_a_lower_one_stopped(counting: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        counted(counting, tmp_path)
+    assert counted(counting, tmp_path, most=10).counts == {"reached": 10, "before": 4}
+    assert counted(counting, tmp_path, most=3).counts["reached"] == 10, "what is finished stays so"
+    assert [path.name for path in (tmp_path / "out").glob("numbers*")] == ["numbers"], "nothing was moved aside"
+
+
+def test_a_step_that_ended_short_goes_on_and_later_steps_follow(counting: Path, tmp_path: Path) -> None:
+    short = counted(counting, tmp_path, stop=False)
+    folder = tmp_path / "out" / "numbers"
+    before = read_manifest(folder)
+    assert short.short == before.amended == "to 4"
+    assert counted(counting, tmp_path, stop=False) == short, "done, as long as the limit is the same"
+    assert counted(counting, tmp_path, stop=False, most=20).counts == {"reached": 10, "before": 4}
+    after = read_manifest(folder)
+    assert (after.fingerprint, after.amended, after.resumed) == (before.fingerprint, None, 1)
+    assert after.content != before.content
+    assert not (folder.parent / "numbers.partial").exists()
+
+
+def test_a_kill_while_a_finished_step_is_opened_again_loses_nothing(
+    counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted(counting, tmp_path, stop=False)
+    for victim in ("os.rename", "Path.unlink"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"distill.runs.{victim}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                counted(counting, tmp_path, stop=False, most=20)
+    assert counted(counting, tmp_path, stop=False, most=20).counts == {"reached": 10, "before": 4}
+
+
+def killed(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
