@@ -16,8 +16,8 @@ SMOLLM := $(VENV)/.ready-smollm
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce adaptive test test-smollm test-slow check judge-audit dedup-audit ledger-audit speed
-.PHONY: soak storm gpu clean
+.PHONY: help setup demo reproduce adaptive pilots test test-smollm test-slow check judge-audit dedup-audit ledger-audit
+.PHONY: speed soak storm gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -51,6 +51,9 @@ adaptive: $(READY) ## Adaptive rounds against 16 samples for everyone with the m
 	$(RUN) run --recipe adaptive
 	$(RUN) run --recipe adaptive --out runs/adaptive-s1 --set seed=1
 	$(BIN)/python -m tests.adaptive runs/adaptive runs/adaptive-s1
+
+pilots: $(READY) ## How often a pilot's intervals hold what its harvest took, 2,000 pilots each (after make adaptive)
+	$(BIN)/python -m tests.pilots runs/adaptive/adaptive
 
 test: $(READY) ## All tests (set DISTILL_DATA to the benchmark files to run those that need them)
 	$(BIN)/python -m pytest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.ranks import processes
-from distill.recipe import Recipe, Step, is_path, run_step, step_folder
+from distill.recipe import SHIPPED, Recipe, Step, is_path, run_step, step_folder
 from distill.runs import MANIFEST
 
 if TYPE_CHECKING:
@@ -109,9 +109,10 @@ def _missing(recipe: Recipe, step: Step, out: Path, fields: Iterable[str]) -> st
     gone = [name for name in names if not (step_folder(out, name) / MANIFEST).is_file()]
     if not gone:
         return ""
+    named = recipe.name if recipe.path.parent == SHIPPED else recipe.path
     return (
         f"[{step.name}] needs {', '.join(gone)}, which {'is' if len(gone) == 1 else 'are'} not made yet: "
-        f"distill run --recipe {recipe.path} --to {gone[-1]} --out {out}"
+        f"distill run --recipe {named} --to {gone[-1]} --out {out}"
     )
 
 

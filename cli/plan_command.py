@@ -34,7 +34,7 @@ def plan(
     step: StepOption = None,
     pilot: Annotated[
         float | None,
-        typer.Option("--pilot", min=0.0, max=1.0, help="Harvest this share of the problems to predict the rest."),
+        typer.Option("--pilot", min=1e-6, max=1.0, help="Harvest this share of the problems to predict the rest."),
     ] = None,
     prices: Annotated[
         str | None, typer.Option("--prices", help="Price table of harvests whose budget names none.")
@@ -85,7 +85,9 @@ def plan(
     harvests = [found for found in steps if found.stage.name == "harvest"]
     if not needy and not harvests:
         where = f"[{step}] stage {loaded.steps[step].stage.name}" if step is not None else str(loaded.path)
-        raise UserError(f"{where}: nothing to plan; harvest, bench of checkpoints, {', '.join(TRAINING)} and logits have estimates")
+        raise UserError(
+            f"{where}: nothing to plan; harvest, bench of checkpoints, {', '.join(TRAINING)} and logits have estimates"
+        )
     if hardware is None and not harvests:
         raise UserError(f"--gpus and --gpu-gb: missing, {', '.join(needy)} cannot be planned without")
     folder = out if out is not None else Path("runs") / loaded.name
