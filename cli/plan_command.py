@@ -58,7 +58,7 @@ def plan(
     sandbox: SandboxOption = "",
     accept: AcceptOption = False,
 ) -> None:
-    """Say what fits on given GPUs, and what each step takes and costs.
+    """Say what each step needs, takes and costs.
 
     Of every harvest: samples, tokens, hours and cost, with 95% intervals from a pilot, which asks some of its problems
     into a run folder of its own and is resumed or reused; without --pilot, upper bounds. With --gpus and --gpu-gb also:

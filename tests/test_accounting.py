@@ -19,7 +19,7 @@ from distill.harvest.accounting import Account, Billing
 from distill.harvest.budget import BudgetConfig
 from distill.harvest.clock import CLOCK, Clock
 from distill.harvest.panel import servers
-from distill.harvest.prices import Price, find_prices, read_prices
+from distill.harvest.prices import find_prices
 from distill.jsonl import write_jsonl
 from distill.ledger import read_ledger
 from distill.problems.families import family
@@ -224,43 +224,6 @@ def test_a_continued_thought_is_paid_for_once_and_read_again() -> None:
     assert (child.prompt, child.completion) == (110, 30)
     check = billing.of(trace("check", 150, 20, parent="child"))
     assert (check.prompt, check.completion) == (150, 20)
-
-
-def test_cached_tokens_cost_what_the_table_says() -> None:
-    price = Price.model_validate({"prompt": 10, "cached": 1, "completion": 100, "date": "2025-01-01", "source": "x"})
-    assert price.of_tokens(1_000_000, 400_000, 1_000_000) == pytest.approx(6 + 0.4 + 100)
-    assert price.model_copy(update={"cached": None}).of_tokens(1_000_000, 400_000, 0) == pytest.approx(10)
-
-
-def test_shipped_tables_say_when_and_where_or_that_they_are_invented() -> None:
-    published, example = read_prices("published"), read_prices("example")
-    assert all(price.source.startswith("https://") for price in published.models.values())
-    assert example.currency == "XXX"
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        pytest.param("currency = ", "not TOML", id="not TOML"),
-        pytest.param('currency = "USD"', "models: Field required", id="no models"),
-        pytest.param(
-            'currency = "USD"\n[models.a]\nprompt = 1\ndate = 2025-01-01\nsource = "x"',
-            "models.a: .*prompt and completion: give both",
-            id="half a price",
-        ),
-        pytest.param(
-            'currency = "USD"\n[models.a]\nprompt = 1\ncompletion = 1\nsource = "x"', "models.a.date", id="of no day"
-        ),
-        pytest.param(
-            'currency = "USD"\n[models.a]\ngpu_hour = -1\ndate = 2025-01-01\nsource = "x"', "gpu_hour", id="negative"
-        ),
-    ],
-)
-def test_a_price_table_that_is_none_is_named(tmp_path: Path, text: str, complaint: str) -> None:
-    path = tmp_path / "prices.toml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=f"{path}: .*{complaint}"):
-        read_prices(str(path))
 
 
 def test_a_sampler_without_a_price_is_refused_before_it_is_asked(problems: list[Problem], tmp_path: Path) -> None:

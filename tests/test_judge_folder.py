@@ -221,6 +221,7 @@ def test_a_kill_between_any_two_steps_of_the_change_is_mended(
     assert verdicts(world, "verdicts-1") == old
     assert read_manifest(world / "out" / "harvest").report.counts["undecided"] > 0
     assert sorted(path.name for path in (world / "out" / "harvest").iterdir() if path.name[0] != ".") == [
+        "clock",
         "manifest.json",
         "traces",
         "verdicts",

@@ -132,6 +132,8 @@ class Account:
     def admits(self, request: Request, sampler: str) -> int:
         """How many samples of a request the budget affords at worst; those are set aside."""
         self.clock.check()
+        if not self.limited:
+            return request.n
         spent, budget, fits = self.spent(), self.budget, request.n
         worst = self._worst(request, sampler)
         over: dict[str, int] = {}

@@ -80,6 +80,9 @@ class Clock:
         try:
             if self._trouble is None:
                 self._tick()
+        except UserError:
+            if kind is None:  # else what went wrong first is told
+                raise
         finally:
             self._ledger.close(complete=kind is None)
 
