@@ -11,6 +11,7 @@ import torch
 
 from distill.errors import UserError
 from distill.plan import EngineShape
+from distill.train.adapters import layer_sizes
 from distill.train.estimate import TrainShape
 from distill.train.optimizers import split_parameters
 from students.decoder import ARCHITECTURES
@@ -98,4 +99,5 @@ def train_shape(config: Any, name: str) -> TrainShape:
         vocabulary=config.vocab_size,
         layer_values=(kept,) * config.num_hidden_layers,
         width=config.hidden_size,
+        layers=layer_sizes(model),
     )

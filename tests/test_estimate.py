@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from distill.plan import EngineShape, Hardware
+from distill.train.adapters import adapt
 from distill.train.estimate import (
     TFLOPS,
     UTILIZATION,
@@ -21,6 +22,7 @@ from distill.train.estimate import (
     estimate_scoring,
     estimate_training,
     rollout_of,
+    table,
 )
 from distill.train.kd import KdConfig
 from distill.train.logits import LogitsConfig
@@ -30,6 +32,7 @@ from distill.train.rl import RlConfig
 from distill.train.schedule import TrainConfig
 from distill.train.sft import SftConfig
 from students.shapes import train_shape as student_shape
+from students.specs import find_spec, model_config
 from teacher.config import preset
 from teacher.model import DeepseekForCausalLM
 from teacher.parallel.shapes import train_shape
@@ -284,3 +287,40 @@ def test_a_teacher_that_only_reads_has_neither_gradients_nor_moments() -> None:
     assert found.cost == found.hours * 2.0
     narrow = estimate_scoring("s", LogitsConfig(data="d", model="m", dtype="bfloat16"), TOY, HARDWARE, **asked)
     assert narrow.weight_gb * 2 == found.weight_gb
+
+
+@pytest.mark.parametrize("base", ["full", "int8", "nf4"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_adapters_weigh_what_a_real_model_with_them_does(base: str, optimizer: str) -> None:
+    spec = model_config(find_spec("mini-95k", {}), 192, end_id=0, pad_id=None)
+    model = AutoModelForCausalLM.from_config(spec)
+    config = sft(lora={"rank": 8, "base": base}, optimizer=optimizer)
+    shape = student_shape(spec, "mini-95k")
+    found = estimate_training("s", "sft", config, shape, HARDWARE, tflops=1, utilization=1, prompt_tokens=0)
+    assert config.lora is not None
+    adapters = adapt(model, config.lora, seed=0, device="cpu")
+    assert found.adapters == adapters.trained
+    # int8 has a scale a row besides, which is left out.
+    assert found.weight_gb * 1e9 == pytest.approx(adapters.base_bytes + 4 * adapters.trained, rel=0.03)
+    assert found.gradient_gb * 1e9 == 4 * adapters.trained
+    assert found.optimizer_gb * 1e9 == pytest.approx(4 * adapters.trained * (1 if optimizer == "muon" else 2))
+
+
+def test_chosen_targets_alone_weigh() -> None:
+    spec = model_config(find_spec("mini-95k", {}), 192, end_id=0, pad_id=None)
+    config = sft(lora={"rank": 8, "targets": ["q_proj"]})
+    found = estimate_training(
+        "s", "sft", config, student_shape(spec, "m"), HARDWARE, tflops=1, utilization=1, prompt_tokens=0
+    )
+    assert found.adapters == 2 * 8 * (64 + 64)
+
+
+def test_the_longest_row_a_table_allows_is_told() -> None:
+    short, long = row(sft(max_length=1000)), row(sft(max_length=32_768))
+    assert (short.longest, short.longest_gb) == (None, None)
+    assert long.total_gb == short.total_gb
+    assert long.longest_gb == pytest.approx(long.total_gb + 31_768 * (4000 * 4 + 100 * 3 * 4) / 1e9)
+    told = [line for line in table([short, long], HARDWARE, tflops=1, utilization=1) if "max_length" in line]
+    assert told == [
+        f"  - a row of [step] may have max_length = 32,768 tokens: then {long.longest_gb:.3g} GB, which fits"
+    ]

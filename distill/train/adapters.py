@@ -142,19 +142,7 @@ def adapt(model: Any, config: LoraConfig, *, seed: int, device: str) -> Adapters
 
 def find_layers(model: Any, targets: Iterable[str]) -> list[str]:
     """Names of the linear layers that get an adapter. Raises UserError naming what there is."""
-    from torch import nn
-
-    head, depth = model.get_output_embeddings(), getattr(model.config, "num_hidden_layers", None)
-    found: dict[str, list[str]] = {}
-    for name, module in model.named_modules():
-        kind = name.rpartition(".")[2]
-        if (
-            isinstance(module, nn.Linear)
-            and module is not head
-            and kind not in ROUTERS
-            and not _is_further(name, depth)
-        ):
-            found.setdefault(kind, []).append(name)
+    found = _linear_layers(model)
     if not found:
         raise UserError(f"lora: model_type {model.config.model_type} has no linear layers that could get an adapter")
     for target in targets:
@@ -166,6 +154,16 @@ def find_layers(model: Any, targets: Iterable[str]) -> list[str]:
             )
     chosen = {name for kind in (targets or found) for name in found[kind]}
     return [name for name, _ in model.named_modules() if name in chosen]
+
+
+def layer_sizes(model: Any) -> dict[str, tuple[int, int]]:
+    """Of the linear layers that may get an adapter, by their name inside a layer: numbers, and inputs plus outputs."""
+    sizes = {}
+    for kind, names in _linear_layers(model).items():
+        layers = [model.get_submodule(name) for name in names]
+        ends = sum(layer.in_features + layer.out_features for layer in layers)
+        sizes[kind] = (sum(layer.weight.numel() for layer in layers), ends)
+    return sizes
 
 
 def quantize_layers(model: Any, names: list[str], base: str, device: str) -> list[str]:
@@ -197,6 +195,24 @@ def quantize_layers(model: Any, names: list[str], base: str, device: str) -> lis
         small.weight, small.bias = small.weight.to(device), layer.bias  # moving it is what quantizes it
         model.set_submodule(name, small.train(layer.training))
     return kept
+
+
+def _linear_layers(model: Any) -> dict[str, list[str]]:
+    """Names of linear layers but head, routers and modules for further tokens, by their last part."""
+    from torch import nn
+
+    head, depth = model.get_output_embeddings(), getattr(model.config, "num_hidden_layers", None)
+    found: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        kind = name.rpartition(".")[2]
+        if (
+            isinstance(module, nn.Linear)
+            and module is not head
+            and kind not in ROUTERS
+            and not _is_further(name, depth)
+        ):
+            found.setdefault(kind, []).append(name)
+    return found
 
 
 def _with_adapter(layer: Any, settings: Any) -> Any:

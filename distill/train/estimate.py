@@ -7,12 +7,14 @@ its data sheet. Nothing here was timed on a GPU. Weights, gradients and optimize
 what autograd would keep of one pass at most. Knows no model: shapes come in from outside.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from distill.plan import GB, RESERVED, EngineShape, Hardware
 from distill.records import Record
 from distill.sampling.teacher_forcing import CALL_TOKENS, HEAD_VALUES
 from distill.train.logits import LogitsConfig
+from distill.train.lora import LoraConfig
 from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.rl import RlConfig
 from distill.train.schedule import WHOLE_LOGITS, TrainConfig
@@ -23,6 +25,8 @@ FORWARD, BACKWARD = 2, 4
 """Operations a weight and token."""
 WIDE = 4
 """Bytes of a weight, a gradient, a moment: float32 whatever the products run in."""
+HELD = {"full": float(WIDE), "int8": 1.0, "nf4": 0.5 + WIDE / 64}
+"""Bytes of a frozen number under adapters; 4 bits share a scale among 64."""
 TFLOPS = 989.0
 """bfloat16 products without sparsity of an H100, H200 or H800, by their data sheets, in 10^12 a second."""
 UTILIZATION = 0.33
@@ -57,6 +61,8 @@ class TrainShape:
     layer_values: tuple[int, ...]
     """Numbers autograd keeps of a token, layer by layer."""
     width: int
+    layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Linear layers that may get an adapter, by name: numbers, and inputs plus outputs, over all layers."""
 
     @property
     def parameters(self) -> int:
@@ -98,6 +104,12 @@ class TrainEstimate(Record):
     fits: bool
     cost: float | None
     """GPU hours times the price that was given."""
+    adapters: int = 0
+    """Numbers of the adapters, which alone are trained where there are any."""
+    longest: int | None = None
+    """`sft`: tokens of the longest row the table allows, where a pass of full batches holds fewer."""
+    longest_gb: float | None = None
+    """Memory of a GPU while it trains on such a row."""
 
     @property
     def total_gb(self) -> float:
@@ -125,7 +137,9 @@ def estimate_training(
     tokens, at_once = _tokens(config, prompt_tokens)
     experts_over, ranks = getattr(config, "expert_parallel", 1), _processes(config)
     multiplied = shape.multiplied + (shape.further if getattr(config, "mtp_loss", 0) else 0)
-    passes = FORWARD + BACKWARD + (FORWARD if config.gradient_checkpointing else 0)
+    lora = config.lora if isinstance(config, SftConfig) else None
+    backward = BACKWARD if lora is None else BACKWARD // 2  # frozen weights need no gradient of their own
+    passes = FORWARD + backward + (FORWARD if config.gradient_checkpointing else 0)
     held_to = isinstance(config, RlConfig) and config.beta > 0
     if isinstance(config, RlConfig):
         remembered = config.updates > 1 or config.correction > 0
@@ -136,16 +150,24 @@ def estimate_training(
     hours = flops / (tflops * 10**12 * utilization * ranks * 3600) + sampling
     own = shape.matrices + shape.expert_matrices // experts_over
     moments = own + 2 * shape.rest if config.optimizer == "muon" else 2 * (own + shape.rest)
-    weights = (own + shape.rest) * WIDE
+    weights = float((own + shape.rest) * WIDE)
+    trained, adapters = weights, 0
+    if lora is not None:
+        frozen, adapters = _adapted(lora, shape)
+        moments = adapters if config.optimizer == "muon" else 2 * adapters
+        weights += frozen * (HELD[lora.base] - WIDE) + adapters * WIDE
+        trained = float(adapters * WIDE)
     zero = _zero(config)
     shares = [ranks if zero >= stage else 1 for stage in (3, 2, 1)]  # of weights, gradients, optimizer states
-    kept, gradients = weights / shares[0], weights / shares[1]
+    kept, gradients = weights / shares[0], trained / shares[1]
     states = (moments * WIDE + (weights if zero else 0)) / shares[2]  # DeepSpeed steps on a copy of its share
     beside = (rollout.engine_bytes if rollout else 0.0) + (weights if held_to else 0)
     if teacher is not None and isinstance(config, OnPolicyConfig):
         beside += teacher.parameters * _bytes(config.dtype)
     activations = _activations(config, shape, at_once // ranks)
     total = kept + gradients + states + activations + beside
+    longest = getattr(config, "max_length", 0)
+    longer = _activations(config, shape, longest) - activations if longest > at_once // ranks else None
     return TrainEstimate(
         step=step,
         stage=stage,
@@ -160,9 +182,18 @@ def estimate_training(
         optimizer_gb=states / GB,
         activation_gb=activations / GB,
         beside_gb=beside / GB,
+        adapters=adapters,
+        longest=None if longer is None else longest,
+        longest_gb=None if longer is None else (total + longer) / GB,
         fits=total <= hardware.gpu_gb * GB * (1 - RESERVED) and ranks <= hardware.gpus,
         cost=None if price is None else hours * ranks * price,
     )
+
+
+def _adapted(lora: LoraConfig, shape: TrainShape) -> tuple[int, int]:
+    """Numbers of the layers that have an adapter, and of all adapters."""
+    sizes = [size for kind, size in shape.layers.items() if not lora.targets or kind in lora.targets]
+    return sum(numbers for numbers, _ in sizes), lora.rank * sum(ends for _, ends in sizes)
 
 
 def _processes(config: TrainConfig) -> int:
@@ -243,7 +274,9 @@ def _tokens(config: TrainConfig, prompt_tokens: int) -> tuple[int, int]:
 
 def _activations(config: TrainConfig, shape: TrainShape, tokens: int) -> float:
     """Bytes autograd keeps of one pass, the logits, and autocast's copy of every matrix."""
-    bytes_, copies = (BF16_KEPT, 2 * shape.matrices) if config.bf16 else (WIDE, 0)
+    lora = config.lora if isinstance(config, SftConfig) else None
+    held = 0 if lora is None or lora.base == "full" else _adapted(lora, shape)[0]  # made wide one layer at a time
+    bytes_, copies = (BF16_KEPT, 2 * (shape.matrices - held)) if config.bf16 else (WIDE, 0)
     kept = sum(shape.layer_values)
     if config.gradient_checkpointing:
         kept = len(shape.layer_values) * shape.width + max(shape.layer_values)
@@ -271,6 +304,7 @@ def table(rows: list[TrainEstimate], hardware: Hardware, *, tflops: float, utili
         f"hours: {utilization:.0%} of {tflops:g} TFLOP/s on each GPU; assumed, not measured",
         "tokens at most: full batches, and in rl and on-policy completions of max_tokens",
         "FLOPs: 6 for each weight a token is multiplied with, 8 with gradient_checkpointing; attention is not in it",
+        *(["of a frozen weight under adapters 2 fewer"] if any(row.adapters for row in rows) else []),
         "memory: weights, gradients and optimizer exact, in float32; activations of one pass estimated, unpadded",
         f"fits: within {1 - RESERVED:.0%} of {hardware.gpu_gb:g} GB",
     ]
@@ -278,6 +312,13 @@ def table(rows: list[TrainEstimate], hardware: Hardware, *, tflops: float, utili
         told.append("logits: for a million tokens; the teacher only reads")
     if any(row.stage == "on-policy" for row in rows):
         told.append("on-policy: every step on the student's own turns; its teacher reads each and is held beside")
+    for row in rows:
+        if row.longest is not None and row.longest_gb is not None:
+            fits = "fits" if row.longest_gb <= hardware.gpu_gb * (1 - RESERVED) else "does not fit"
+            told.append(
+                f"a row of [{row.step}] may have max_length = {row.longest:,} tokens: then {row.longest_gb:.3g} GB, "
+                f"which {fits}"
+            )
     if any(row.sampling_hours for row in rows):
         shares = ", ".join(f"{row.sampling_hours:.3g} of [{row.step}]" for row in rows if row.sampling_hours)
         told.append(f"rollouts: at least {shares} hours, from memory bandwidth alone")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.plan import EngineShape
+from distill.train.adapters import layer_sizes
 from distill.train.estimate import TrainShape
 from distill.train.optimizers import split_parameters
 from teacher.attention import LatentAttention
@@ -114,6 +115,7 @@ def train_shape(config: TeacherConfig, name: str) -> TrainShape:
         vocabulary=config.vocab_size,
         layer_values=tuple(_kept(config, layer) for layer in range(config.num_hidden_layers)),
         width=config.hidden_size,
+        layers=layer_sizes(model),
     )
 
 
