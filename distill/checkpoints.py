@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from distill.content import file_fingerprint
 from distill.errors import UserError
 from distill.records import Record, fingerprint, reason
-from distill.runs import write_durably
+from distill.runs import sync, write_durably
 from distill.strict_json import read_json
 
 LINEAGE = "lineage.json"
@@ -75,4 +75,6 @@ def save_checkpoint(
             raise
         raise OSError(errno.ENOSPC, "disk full", str(folder)) from error
     tokenizer.save_pretrained(folder)
+    for path in folder.rglob("*"):
+        sync(path)  # the lineage says that all of it is here
     write_durably(folder / LINEAGE, lineage.model_dump_json(indent=2, exclude_none=True))

@@ -219,7 +219,12 @@ def write_durably(path: Path, text: str) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Names made, replaced or removed in a folder survive a power cut after this returns."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder's entries onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.records import Fraction, Record
-from distill.train.resume import sync
+from distill.runs import sync
 
 CURVE = "curve.jsonl"
 

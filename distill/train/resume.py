@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from distill.records import Record
+from distill.runs import sync
 from distill.train.ranks import Ranks
 
 FOLDER = "resume"
@@ -181,15 +182,6 @@ def fault(folder: Path) -> str | None:
             return f"{name} is damaged: its hash is not the one written"
     surplus = {str(path.relative_to(folder)) for path in _files(folder)} - set(hashes.files) - {HASHES}
     return f"{min(surplus)} was not written by the training" if surplus else None
-
-
-def sync(path: Path) -> None:
-    """Bring a file or a folder's entries onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _hashes(folder: Path) -> Hashes | str:
