@@ -17,7 +17,7 @@ RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce adaptive pilots test test-smollm test-slow check judge-audit dedup-audit ledger-audit
-.PHONY: speed soak storm gpu clean
+.PHONY: training-kills speed soak storm gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -78,6 +78,9 @@ dedup-audit: $(READY) ## 100,000 duplicates planted among a million prompts: rec
 
 ledger-audit: $(READY) ## All that docs/ledger.md claims, through the command line: bits, tails, disks, kills (20 min)
 	$(BIN)/python -W ignore -m tests.ledger_audit
+
+training-kills: $(READY) ## Training cut at every file boundary, at random steps and by damage, ended bit for bit (30 min)
+	$(BIN)/python -W ignore -m tests.training_audit
 
 speed: $(READY) ## Timings against peers, both sides in one run, rows into docs/speed/*.csv
 	$(BIN)/python -m tests.speed

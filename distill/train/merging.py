@@ -21,7 +21,7 @@ from distill.train.held_out import first_rows, held_out_loss
 from distill.train.outcome import Merged
 from distill.train.rows import Rows
 
-RESCORED = 64
+RESCORED = 16
 """Rows trained on that are scored where none were held out."""
 
 
