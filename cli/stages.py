@@ -32,7 +32,8 @@ from distill.train.logits import LogitsConfig, logits
 from distill.train.on_policy import Taught, on_policy
 from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.rl import RlConfig, rl
-from distill.train.sft import SftConfig, sft
+from distill.train.sft import sft
+from distill.train.sft_table import SftConfig
 from evals.bench import BenchConfig, bench, checkpoint_names
 from evals.report.stage import ReportConfig, report
 from students.gguf import StudentImportConfig, gguf_file, student_import

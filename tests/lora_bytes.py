@@ -29,7 +29,8 @@ def one(model: str, examples: str, tokens: int, lora: dict[str, Any] | None) -> 
     from cli.loading import Folders
     from distill.progress import Progress
     from distill.train.resume import States
-    from distill.train.sft import SftConfig, sft
+    from distill.train.sft import sft
+    from distill.train.sft_table import SftConfig
 
     prepare()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

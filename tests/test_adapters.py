@@ -19,7 +19,8 @@ from distill.train.adapters import FOLDER, adapt, find_layers
 from distill.train.curve import SftPoint
 from distill.train.lora import LoraConfig
 from distill.train.resume import States
-from distill.train.sft import SftConfig, sft
+from distill.train.sft import sft
+from distill.train.sft_table import SftConfig
 from students.init import StudentInitConfig, student_init
 from teacher.config import preset
 from teacher.model import DeepseekForCausalLM

@@ -18,7 +18,8 @@ from distill.runs import Report
 from distill.train.auxiliary import expert_load
 from distill.train.curve import RlPoint, SftPoint
 from distill.train.rl import RlConfig, rl
-from distill.train.sft import SftConfig, sft
+from distill.train.sft import sft
+from distill.train.sft_table import SftConfig
 from teacher.config import preset
 from teacher.model import DeepseekForCausalLM
 from tests.training_kills import EvenJudge

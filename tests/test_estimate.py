@@ -30,7 +30,7 @@ from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.optimizers import make_optimizer
 from distill.train.rl import RlConfig
 from distill.train.schedule import TrainConfig
-from distill.train.sft import SftConfig
+from distill.train.sft_table import SftConfig
 from students.shapes import train_shape as student_shape
 from students.specs import find_spec, model_config
 from teacher.config import preset

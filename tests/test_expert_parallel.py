@@ -22,7 +22,7 @@ from distill.errors import UserError
 from distill.jsonl import write_jsonl
 from distill.recipe import SHIPPED
 from distill.train.curve import CURVE, SftPoint
-from distill.train.sft import SftConfig
+from distill.train.sft_table import SftConfig
 from teacher.config import preset
 from teacher.loader import load_teacher
 from teacher.model import DeepseekForCausalLM

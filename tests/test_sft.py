@@ -19,7 +19,8 @@ from distill.records import Example, Message
 from distill.runs import Manifest, Report
 from distill.train.curve import SftPoint
 from distill.train.rows import IGNORED, read_rows
-from distill.train.sft import SftConfig, sft
+from distill.train.sft import sft
+from distill.train.sft_table import SftConfig
 
 QUIET = Progress("quiet")
 

@@ -32,7 +32,8 @@ from distill.train.logits import LogitsConfig, logits
 from distill.train.on_policy import Taught, on_policy
 from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.rl import RlConfig, rl
-from distill.train.sft import SftConfig, sft
+from distill.train.sft import sft
+from distill.train.sft_table import SftConfig
 
 SLOW_IMPORTS = (deepspeed, grpo_trainer, kd_trainer, loop, sft_trainer)
 """What the stages import when they run; here, once for all children. So is the loader, by loading a model."""

@@ -18,7 +18,7 @@ from distill.train.lora import LoraConfig
 from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.rl import RlConfig
 from distill.train.schedule import WHOLE_LOGITS, TrainConfig
-from distill.train.sft import SftConfig
+from distill.train.sft_table import SftConfig
 from distill.train.zero import read_zero, stage_of
 
 FORWARD, BACKWARD = 2, 4

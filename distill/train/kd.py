@@ -19,7 +19,8 @@ from distill.sampling.protocols import LoadedModel, ModelLoader
 from distill.train.curve import CURVE, SftPoint
 from distill.train.objective import Objective
 from distill.train.rows import IGNORED, Rows
-from distill.train.sft import SftConfig, sft
+from distill.train.sft import sft
+from distill.train.sft_table import SftConfig
 from distill.train.tokens import check_same_row, check_same_tokens, size
 
 if TYPE_CHECKING:

@@ -88,15 +88,7 @@ class Lean:
 
     def take_best(self) -> Kept:
         """Put the weights of the best state into the model. All processes call this. Raises UserError."""
-        found, name = self.states.best(), self.states.keep.metric
-        if found is None or name is None:
-            raise UserError(f"{self.states.folder}: final = 'best': no sound state is left to choose; train again")
-        step, folder = found
-        if (folder / WEIGHTS).is_file():  # else process 0 has them
-            load_weights(cast(Any, self).model, folder, self.adapters)
-        value = self.states.metric(step)
-        assert value is not None, "it was chosen by it"
-        return Kept(step=step, metric=name, value=value)
+        return take_best(cast(Any, self).model, self.states, self.adapters)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0
@@ -209,6 +201,19 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def take_best(model: Any, states: States, adapters: Adapters | None = None) -> Kept:
+    """Put the weights of the best state into a model. Raises UserError where none is sound."""
+    found, name = states.best(), states.keep.metric
+    if found is None or name is None:
+        raise UserError(f"{states.folder}: final = 'best': no sound state is left to choose; train again")
+    step, folder = found
+    if (folder / WEIGHTS).is_file():  # else process 0 has them
+        load_weights(model, folder, adapters)
+    value = states.metric(step)
+    assert value is not None, "it was chosen by it"
+    return Kept(step=step, metric=name, value=value)
 
 
 def load_weights(model: Any, folder: Path, adapters: Adapters | None) -> None:

@@ -62,9 +62,9 @@ class Loop:
         self.schedule.load_state_dict(torch.load(folder / SCHEDULER, weights_only=True))
         return step
 
-    def save(self, step: int) -> None:
-        """Keep a state to resume from."""
-        with self.states.write(step) as folder:
+    def save(self, step: int, metric: float | None = None) -> None:
+        """Keep a state to resume from; `metric` is what the best is found by."""
+        with self.states.write(step, metric) as folder:
             torch.save(self.model.state_dict(), folder / WEIGHTS)
             torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
             torch.save(self.schedule.state_dict(), folder / SCHEDULER)

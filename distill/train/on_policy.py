@@ -32,6 +32,7 @@ from distill.train.batches import Curriculum, plan_steps
 from distill.train.curve import CURVE, Agreement, Curve, OnPolicyPoint
 from distill.train.mix import plan_prompts
 from distill.train.on_policy_table import OnPolicyConfig
+from distill.train.outcome import Outcome, read_outcome, write_outcome
 from distill.train.resume import States
 from distill.train.rows import EXAMPLES, Rows, check_decontaminated, read_rows
 from distill.train.tokens import check_same_row, check_same_tokens, size, vocabulary_of
@@ -106,12 +107,13 @@ def on_policy(
     """Train the student `model` on its corrected turns into the checkpoint folder `out`; continues what it finds."""
     import torch
 
+    from distill.train.lean import take_best
     from distill.train.loop import Loop
 
     source = _source(problems, data, config)
     loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
     run = _prepare(loaded, out, config, problems, data, teacher, loader, judge, seed)
-    states = States(out)
+    states = States(out, keep=config.keep)
     extras = Extras(loaded.model, config, 0.0, loaded.folder)
     pass_tokens = config.tokens_per_pass
     loop = Loop(
@@ -127,12 +129,13 @@ def on_policy(
     before = _probe(run, loop, model, seed)
     if not (out / LINEAGE).is_file():  # it is written last: with it, only cleaning up is left
         _train(run, loop, out, progress)
+        write_outcome(out, Outcome(kept=take_best(loaded.model, states) if config.final == "best" else None))
         lineage = Lineage(
             name=out.name.removesuffix(".partial"), stage="on-policy", parent=read_lineage(model), data=source
         )
         save_checkpoint(loaded.model, loaded.tokenizer, out, lineage)
     states.clear()
-    return _report(run, before, read_jsonl(out / CURVE, OnPolicyPoint))
+    return _report(run, before, read_jsonl(out / CURVE, OnPolicyPoint), read_outcome(out))
 
 
 def _source(problems: Path | None, data: Path | None, config: OnPolicyConfig) -> str:
@@ -268,9 +271,10 @@ def _train(run: _Run, loop: "Loop", out: Path, progress: Progress) -> None:
             curve.add(point)
             facts = f"{config.objective.kind} {loss:.3f}  overlap {agreement.overlap:.1%}"
             task.advance(tokens=tokens, facts=facts)
-            if config.save_every and (step + 1) % config.save_every == 0:
+            closing = config.keep_best is not None and step + 1 == config.steps
+            if closing or (config.save_every and (step + 1) % config.save_every == 0):
                 curve.sync()
-                loop.save(step + 1)
+                loop.save(step + 1, loss if config.keep_best is not None else None)
 
 
 def _told(spoken: "Spoken | None", agreement: Agreement, tokens: int, config: OnPolicyConfig) -> dict[str, Any]:
@@ -287,7 +291,7 @@ def _told(spoken: "Spoken | None", agreement: Agreement, tokens: int, config: On
     }
 
 
-def _report(run: _Run, before: Agreement, curve: Sequence[OnPolicyPoint]) -> Report:
+def _report(run: _Run, before: Agreement, curve: Sequence[OnPolicyPoint], outcome: Outcome) -> Report:
     last = curve[-1]
     tail = curve[-max(1, len(curve) // 10) :]
     overlap = sum(point.agreement.overlap for point in tail) / len(tail)
@@ -309,6 +313,9 @@ def _report(run: _Run, before: Agreement, curve: Sequence[OnPolicyPoint]) -> Rep
         f"before: {before.student_mass:.1%} of the student's mass and {before.teacher_mass:.1%} of the teacher's on "
         f"them, entropy gap {before.entropy_gap:.3f}",
     ]
+    if outcome.kept is not None:
+        counts["final_step"] = outcome.kept.step
+        lines.append(outcome.kept.line(last.step))
     right = list(_accuracies(curve))
     if right:
         tenth = max(1, len(right) // 10)

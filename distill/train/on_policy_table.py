@@ -72,6 +72,8 @@ class OnPolicyConfig(TrainConfig, Scoring):
     """Steps over which the rate rises from zero."""
     save_every: int = Field(default=10, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
+    keep_best: Literal["loss"] | None = None
+    """Of the states saved the one whose step had the lowest is kept too."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

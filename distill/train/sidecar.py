@@ -21,9 +21,8 @@ from torch import Tensor
 
 from distill.errors import UserError
 from distill.ledger import SUMS, seals
-from distill.runs import sync_folder, write_durably
+from distill.runs import sync, sync_folder, write_durably
 from distill.train.divergences import Told
-from distill.train.resume import sync
 
 # R rows of a shard, T tokens of its rows, N loss positions, F kept tokens, K most kept at a position
 
