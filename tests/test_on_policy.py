@@ -158,6 +158,17 @@ def test_a_share_of_the_steps_takes_rows_of_data(base: Path, tmp_path: Path) -> 
     assert [point.length is None for point in curve] == [True, True, False, True, True, False]
 
 
+def test_the_best_state_becomes_the_checkpoint(base: Path, tmp_path: Path) -> None:
+    fields = {"steps": 5, "save_every": 2, "learning_rate": 3.0, "clip_norm": 0.0, "warmup_steps": 0, "keep_last": 1}
+    train(base, tmp_path / "last", **fields)
+    saved = [point for point in curve_of(tmp_path / "last") if point.step in (2, 4, 5)]
+    best = min(saved, key=lambda point: point.loss)
+    assert best.step < 5, "the last step is the best: nothing to choose"
+    report = train(base, tmp_path / "best", keep_best="loss", final="best", **fields)
+    assert report.counts["final_step"] == best.step
+    assert largest_gap(tmp_path / "best", tmp_path / "last") > 0
+
+
 def test_the_prompts_of_a_data_set_can_be_asked(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "out", data="d", steps=2)
     curve = curve_of(tmp_path / "out")

@@ -244,3 +244,15 @@ def test_several_updates_a_step_are_more_steps_and_resume_between_generations(
     assert largest_gap(tmp_path / "whole", tmp_path / "broken") == 0.0
     assert largest_gap(tmp_path / "whole", tmp_path / "once") > 1e-4
     assert len(curve_of(tmp_path / "broken")) == 4
+
+
+def test_the_best_state_becomes_the_checkpoint(model: Path, problems: Path, tmp_path: Path) -> None:
+    fields = {"steps": 5, "save_every": 1, "learning_rate": 0.05, "keep_last": 1}
+    train(model, problems, tmp_path / "last", LengthJudge(), **fields)
+    curve = curve_of(tmp_path / "last")
+    best = max(curve, key=lambda row: row.reward)  # the first of equals
+    assert best.step < 5, "the last step is the best: nothing to choose"
+    kept = {"keep_best": "reward", "final": "best"}
+    report = train(model, problems, tmp_path / "best", LengthJudge(), **fields, **kept)
+    assert report.counts["final_step"] == best.step
+    assert largest_gap(tmp_path / "best", tmp_path / "last") > 0

@@ -115,7 +115,7 @@ class RlConfig(TrainConfig):
     save_every: int = Field(default=10, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
     keep_best: Literal["reward", "accuracy"] | None = None
-    """Of the states saved the one whose step had the highest is kept too."""
+    """Of the states saved the one whose step had the highest, before its update, is kept too."""
 
     @model_validator(mode="before")
     @classmethod
