@@ -221,3 +221,14 @@ def test_a_mixture_of_experts_is_a_student_like_any_other(base: Path, tmp_path: 
     assert last.balance_loss is not None
     assert last.mtp_loss is not None
     assert last.experts is not None
+
+
+def test_adapters_learn_from_a_teacher_with_rows_held_out(base: Path, tmp_path: Path) -> None:
+    """What is held out moves the rows that are left; each must keep its own teacher's word."""
+    fields = {"steps": 30, "held_out": 8, "lora": {"rank": 4}, "optimizer": "adamw", "learning_rate": 1e-2}
+    report = train(base, tmp_path / "out", **fields)
+    agreements = [point.agreement for point in curve_of(tmp_path / "out")]
+    assert agreements[0] is not None
+    assert agreements[-1] is not None
+    assert agreements[-1].divergence < 0.9 * agreements[0].divergence
+    assert report.counts["examples"] == 32

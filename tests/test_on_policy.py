@@ -185,6 +185,16 @@ def test_how_a_step_is_cut_into_passes_does_not_change_it(optimizer: str, base: 
     assert largest_gap(tmp_path / "plain", tmp_path / "cut") < 1e-5
 
 
+def test_the_best_state_can_become_the_checkpoint(base: Path, tmp_path: Path) -> None:
+    common = {"steps": 6, "save_every": 2, "keep_best": "accuracy", "judged": True, "learning_rate": 3e-3}
+    report = train(base, tmp_path / "best", judge=Even(), final="best", **common)
+    accuracies = {point.step: point.accuracy for point in curve_of(tmp_path / "best") if point.step % 2 == 0}
+    best = max(accuracies, key=lambda step: (accuracies[step], -step))
+    assert report.counts["final_step"] == best
+    train(base, tmp_path / "last", judge=Even(), **common)
+    assert (largest_gap(tmp_path / "best", tmp_path / "last") == 0.0) is (best == 6)
+
+
 def test_passes_hold_every_turn_once_within_the_budget() -> None:
     told: Any = None
     turns = [Turn([0] * length, [], told, torch.zeros(1)) for length in (3, 9, 4, 30, 5, 5)]
@@ -239,6 +249,7 @@ SERVER = {"url": "http://host/v1", "model": "m", "revision": "1"}
         ({"problems": None}, "problems and data: give one of them"),
         ({"on_policy": 0.5}, "the other steps take rows of data"),
         ({"data": "d", "problems": None, "judged": True}, "prompts of data have no answer"),
+        ({"keep_best": "accuracy"}, "needs it at every step"),
         ({"data": "d", "on_policy": 0.5, "objective": {"kind": "sampled-reverse-kl"}}, "needs on_policy = 1"),
     ],
 )

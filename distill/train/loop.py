@@ -15,8 +15,9 @@ from torch.nn.utils import clip_grad_norm_
 from distill.sampling.protocols import LoadedModel
 from distill.train.auxiliary import Extras
 from distill.train.divergences import Sums
-from distill.train.lean import OPTIMIZER, SCHEDULER, WEIGHTS, check_finite, optimizers
+from distill.train.lean import OPTIMIZER, SCHEDULER, WEIGHTS, check_finite, optimizers, take_best
 from distill.train.objective import Objective
+from distill.train.outcome import Kept
 from distill.train.positions import Tally, losses_of
 from distill.train.resume import States
 from distill.train.schedule import TrainConfig
@@ -62,12 +63,16 @@ class Loop:
         self.schedule.load_state_dict(torch.load(folder / SCHEDULER, weights_only=True))
         return step
 
-    def save(self, step: int, metric: float | None = None) -> None:
+    def save(self, step: int, metric: float | None) -> None:
         """Keep a state to resume from; `metric` is what the best is found by."""
         with self.states.write(step, metric) as folder:
             torch.save(self.model.state_dict(), folder / WEIGHTS)
             torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
             torch.save(self.schedule.state_dict(), folder / SCHEDULER)
+
+    def take_best(self) -> Kept:
+        """Give the model the weights of the best state. Raises UserError when none is sound."""
+        return take_best(self.model, self.states)
 
     def step(self, turns: Sequence[Turn], number: int) -> float:
         """One optimizer step on these turns, the mean over all their loss tokens; its loss."""

@@ -32,7 +32,7 @@ from distill.train.batches import Curriculum, plan_steps
 from distill.train.curve import CURVE, Agreement, Curve, OnPolicyPoint
 from distill.train.mix import plan_prompts
 from distill.train.on_policy_table import OnPolicyConfig
-from distill.train.outcome import Outcome, read_outcome, write_outcome
+from distill.train.outcome import Kept, Outcome, read_outcome, write_outcome
 from distill.train.resume import States
 from distill.train.rows import EXAMPLES, Rows, check_decontaminated, read_rows
 from distill.train.tokens import check_same_row, check_same_tokens, size, vocabulary_of
@@ -107,7 +107,6 @@ def on_policy(
     """Train the student `model` on its corrected turns into the checkpoint folder `out`; continues what it finds."""
     import torch
 
-    from distill.train.lean import take_best
     from distill.train.loop import Loop
 
     source = _source(problems, data, config)
@@ -128,8 +127,8 @@ def on_policy(
     )
     before = _probe(run, loop, model, seed)
     if not (out / LINEAGE).is_file():  # it is written last: with it, only cleaning up is left
-        _train(run, loop, out, progress)
-        write_outcome(out, Outcome(kept=take_best(loaded.model, states) if config.final == "best" else None))
+        kept = _train(run, loop, out, progress)
+        write_outcome(out, Outcome(kept=kept))
         lineage = Lineage(
             name=out.name.removesuffix(".partial"), stage="on-policy", parent=read_lineage(model), data=source
         )
@@ -242,7 +241,8 @@ def _probe(run: _Run, loop: "Loop", model: Path, seed: int) -> Agreement:
     return found
 
 
-def _train(run: _Run, loop: "Loop", out: Path, progress: Progress) -> None:
+def _train(run: _Run, loop: "Loop", out: Path, progress: Progress) -> Kept | None:
+    """All steps; the state whose weights are left in the model, where it is not the last."""
     config = run.config
     begun = loop.resume()
     curve = Curve(out, OnPolicyPoint, begun)
@@ -274,7 +274,8 @@ def _train(run: _Run, loop: "Loop", out: Path, progress: Progress) -> None:
             closing = config.keep_best is not None and step + 1 == config.steps
             if closing or (config.save_every and (step + 1) % config.save_every == 0):
                 curve.sync()
-                loop.save(step + 1, loss if config.keep_best is not None else None)
+                loop.save(step + 1, getattr(point, config.keep_best) if config.keep_best else None)
+    return loop.take_best() if config.final == "best" else None
 
 
 def _told(spoken: "Spoken | None", agreement: Agreement, tokens: int, config: OnPolicyConfig) -> dict[str, Any]:

@@ -72,8 +72,8 @@ class OnPolicyConfig(TrainConfig, Scoring):
     """Steps over which the rate rises from zero."""
     save_every: int = Field(default=10, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
-    keep_best: Literal["loss"] | None = None
-    """Of the states saved the one whose step had the lowest is kept too."""
+    keep_best: Literal["loss", "accuracy"] | None = None
+    """Of the states saved the one whose step had the lowest loss, or the highest accuracy, is kept too."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -85,6 +85,8 @@ class OnPolicyConfig(TrainConfig, Scoring):
             raise ValueError("problems and data: give one of them, the student has to be asked something")
         if self.on_policy < 1 and self.data is None:
             raise ValueError("on_policy: below 1 the other steps take rows of data, which is not given")
+        if self.keep_best == "accuracy" and not (self.judged and self.on_policy == 1):
+            raise ValueError("keep_best = 'accuracy' needs it at every step: set judged = true and on_policy = 1")
         if self.judged and self.problems is None:
             raise ValueError("judged: prompts of data have no answer to judge by; give problems")
         if self.objective.kind == "sampled-reverse-kl" and self.on_policy < 1:
