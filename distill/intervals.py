@@ -83,6 +83,17 @@ def _student(freedom: int) -> float:
     return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Mean of a - b over the same problems in the same order, each value in [0, 1]."""
+    if len(a) != len(b):
+        raise ValueError(f"paired values differ in length: {len(a)} and {len(b)}")
+    difference = checked(a, 0.0, 1.0) - checked(b, 0.0, 1.0)
+    mean = float(difference.mean())
+    padded = np.append(difference, (-1.0, 1.0))
+    center, reach = float(padded.mean()), Z95 * math.sqrt(float(padded.var()) / padded.size)
+    return Interval(mean, max(min(center - reach, mean), -1.0), min(max(center + reach, mean), 1.0), difference.size)
+
+
 def wilson(p: float, n: float) -> tuple[float, float]:
     """95% score interval of a fraction `p` seen in `n` independent trials."""
     center = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)

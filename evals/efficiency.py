@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.intervals import Interval, mean_interval
+from distill.intervals import Interval, mean_interval, paired_difference
 from distill.records import Record
-from evals.intervals import paired_difference
 
 RESAMPLES = 2000
 """Draws of the problems behind a range."""

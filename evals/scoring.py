@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from distill.errors import UserError
-from distill.intervals import Interval, mean_interval
+from distill.intervals import Interval, mean_interval, paired_difference
 from distill.records import Item, Record, Score
-from evals.intervals import mcnemar_exact, paired_difference, pass_at_k
+from evals.intervals import mcnemar_exact, pass_at_k
 
 ALL = "all"
 PASS_1 = "pass@1"

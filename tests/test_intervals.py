@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.intervals import Interval, mean_interval
-from evals.intervals import mcnemar_exact, paired_difference, pass_at_k
+from distill.intervals import Interval, mean_interval, paired_difference
+from evals.intervals import mcnemar_exact, pass_at_k
 
 
 @pytest.mark.parametrize(
