@@ -109,6 +109,12 @@ class Chat:
         """True when the generation prompt itself opens the think block (R1's template does)."""
         return self.prompt_text((Message(role="user", content="x"),)).rstrip().endswith(THINK)
 
+    @property
+    def end_think(self) -> int | None:
+        """The token that closes a thought; None where the tokenizer has none and spells it."""
+        ids = list(self.tokenizer.encode(END_THINK, add_special_tokens=False))
+        return ids[0] if len(ids) == 1 else None
+
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The text a model continues with its turn, or with the rest of it where the last turn is its own."""
         if messages[-1].role == "assistant":

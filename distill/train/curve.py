@@ -66,6 +66,10 @@ class SftPoint(Record):
     lr: float
     """Of the matrices; the other parameters' has the same shape."""
     seconds: float
+    loss_reasoning: float | None = None
+    """The same over tokens up to and with `</think>`. None where no thought was trained on."""
+    loss_answer: float | None = None
+    """Over the others."""
     held_out_loss: float | None = None
     """Mean over the loss tokens of the rows held out. None without such rows, or where no state was saved."""
     balance_loss: float | None = None

@@ -101,4 +101,5 @@ def _part(rows: Rows, chosen: Sequence[int]) -> Rows:
         examples=[rows.examples[row] for row in chosen],
         token_ids=[rows.token_ids[row] for row in chosen],
         labels=[rows.labels[row] for row in chosen],
+        thoughts=[rows.thoughts[row] for row in chosen],
     )

@@ -38,12 +38,18 @@ class Imitation:
 
     stage = "sft"
 
+    def __init__(self) -> None:
+        self.thoughts: list[tuple[int, int]] = []
+
     def prepare(self, rows: Rows, loaded: LoadedModel) -> None:
         """Nothing that rows alone would not need."""
+        self.thoughts = rows.thoughts
 
     def beside(self, batch: Sequence[int]) -> "dict[str, Tensor]":
-        """Nothing."""
-        return {}
+        """Where the thought of each row is."""
+        import torch
+
+        return {"thoughts": torch.tensor([self.thoughts[row] for row in batch])}
 
     def trainer(self, **kwargs: Any) -> "LeanSft":
         from distill.train.sft_trainer import LeanSft

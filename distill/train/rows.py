@@ -13,7 +13,7 @@ from distill.curate.curriculum import order_file
 from distill.curate.decontaminate import UNCHECKED
 from distill.errors import UserError
 from distill.jsonl import read_jsonl
-from distill.prompts import Chat
+from distill.prompts import END_THINK, Chat
 from distill.records import Example
 from distill.runs import MANIFEST, read_manifest
 
@@ -34,6 +34,8 @@ class Rows:
     """Examples left out for their length."""
     examples: list[str]
     """Id of each row's example."""
+    thoughts: list[tuple[int, int]]
+    """Where the thought of each row's last turn begins, and where its answer does; 0, 0 for one without."""
 
     @property
     def lengths(self) -> list[int]:
@@ -70,7 +72,8 @@ def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long:
     places = sorted(range(len(examples)), key=lambda index: examples[index].order)
     if order is not None:
         places = _places(path, order, places)
-    token_ids, labels, kept, dropped = [], [], [], 0
+    token_ids, labels, kept, thoughts, dropped = [], [], [], [], 0
+    end_think = chat.end_think
     for index in places:
         example, where = examples[index], f"{path}:{index + 1}: example {examples[index].id}"
         ids, mask = chat.training_ids(example.messages)
@@ -85,10 +88,26 @@ def read_rows(data: Path, chat: Chat, vocab_size: int, max_length: int, on_long:
         _check_row(where, ids, mask, chat, vocab_size)
         token_ids.append(ids)
         kept.append(examples[index].id)
+        thoughts.append(_thought(example, ids, mask, chat, end_think))
         labels.append([token if loss else IGNORED for token, loss in zip(ids, mask, strict=True)])
     if not token_ids:
         raise UserError(f"{path}: all {dropped} examples are longer than max_length {max_length}")
-    return Rows(token_ids, labels, dropped, kept)
+    return Rows(token_ids, labels, dropped, kept, thoughts)
+
+
+def _thought(example: Example, ids: list[int], mask: list[int], chat: Chat, end_think: int | None) -> tuple[int, int]:
+    """Where the thought of the last turn begins and where the answer behind it does. `end_think`: its closing token."""
+    if END_THINK not in example.messages[-1].content:
+        return 0, 0
+    if end_think is None:  # spelled by several tokens, which may hold what stands beside it too
+        turn = chat.turn(example.messages)
+        end = turn.text.index(END_THINK) + len(END_THINK)
+        return turn.first, turn.first + sum(last < end for last in turn.last_characters)
+    last = len(mask) - 1 - mask[::-1].index(1)
+    first = last
+    while first and mask[first - 1]:
+        first -= 1
+    return first, ids.index(end_think, first) + 1
 
 
 def _places(path: Path, order: str, standing: list[int]) -> list[int]:

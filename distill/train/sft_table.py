@@ -1,4 +1,4 @@
-"""What the table of an `sft` step may say."""
+"""What an `sft` step's table holds: plain numbers and names, so that a recipe is read without torch."""
 
 from typing import ClassVar, Literal, Self
 

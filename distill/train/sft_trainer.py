@@ -16,6 +16,7 @@ from distill.progress import Task
 from distill.train.adapters import Adapters
 from distill.train.auxiliary import Extras
 from distill.train.batches import Plan
+from distill.train.classes import LossByClass
 from distill.train.curve import Curve, SftPoint
 from distill.train.held_out import held_out_loss
 from distill.train.lean import AfterStep, Feed, Lean, check_finite
@@ -42,7 +43,7 @@ class LeanSft(Lean, SFTTrainer):
     ) -> None:
         self.states, self.feed, self.curve, self.plan, self.task = states, feed, curve, plan, task
         self.extras, self.ranks = extras, ranks_of(kwargs["model"])
-        self.adapters, self.held_out = adapters, held_out
+        self.adapters, self.held_out, self.by_class = adapters, held_out, LossByClass()
         super().__init__(callbacks=[AfterStep(extras), _Count(task, plan.tokens)], **kwargs)
         self.remove_callback(PrinterCallback)
         del self.model.forward  # the head TRL just patched in, which computes its metrics too
@@ -52,16 +53,19 @@ class LeanSft(Lean, SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         assert not return_outputs, "no evaluation loop runs here"
-        labels = inputs.pop("labels")
+        labels, thoughts = inputs.pop("labels"), inputs.pop("thoughts")
         if self.logits_are_few(labels):
             logits = model(**inputs, use_cache=False).logits[:, :-1].float()
             targets = labels[:, 1:].flatten()
-            loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
-            loss = loss / num_items_in_batch
+            losses = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="none")
+            loss = losses.sum() / num_items_in_batch
         else:
-            loss = model(
+            found = model(
                 **inputs, labels=labels, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch
-            ).loss
+            )
+            loss, losses = found.loss, -found.log_probs
+        losses = losses.view(len(labels), -1)
+        self.by_class.add(losses, labels, thoughts, inputs.get("position_ids"))
         whole = torch.as_tensor(loss + self.extras.loss(self._sequences(), labels, num_items_in_batch))
         return whole * self.averaged_over
 
@@ -76,7 +80,7 @@ class LeanSft(Lean, SFTTrainer):
 
     def told(self) -> dict[str, Any]:
         """Further fields of the curve's next row, over the steps since the last one."""
-        return {}
+        return self.by_class.take(self.ranks.sum if self.ranks is not None else None)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" not in logs:
