@@ -84,8 +84,8 @@ def test_a_thought_ends_with_its_closing_tag(spelled: bool, tmp_path: Path) -> N
 
 def test_packed_rows_count_as_they_do_side_by_side() -> None:
     torch.manual_seed(0)
-    losses_BT = torch.rand(2, 5)
     labels_BT = torch.tensor([[IGNORED, 1, 1, 1, 1], [IGNORED, IGNORED, 1, 1, IGNORED]])
+    losses_BT = torch.rand(2, 5) * (labels_BT != IGNORED)
     padded, packed = LossByClass(), LossByClass()
     thoughts_R2 = torch.tensor([[1, 3], [2, 3]])
     padded.add(losses_BT[:, 1:], labels_BT, thoughts_R2, None)
