@@ -95,9 +95,10 @@ def test_the_loss_is_the_stated_one_over_whole_vocabularies(
 ) -> None:
     """The teacher's 32 padding rows are one outcome, together with the student's tokens it does not know: none."""
     weights = {"ce_weight": ce_weight, "kd_weight": 0.7}
-    train(base, tmp_path / "out", steps=1, objective=fields, tokens_per_batch=10**6, **weights)
-    student, teacher = (AutoModelForCausalLM.from_pretrained(base / name).eval() for name in ("student", "teacher"))
     rows = read_rows(base / "logits", Chat(Folders().load(base / "student").tokenizer), 1000, 64, "refuse")
+    once = sum(rows.lengths)  # a step of every row once
+    train(base, tmp_path / "out", steps=1, objective=fields, tokens_per_batch=once, **weights)
+    student, teacher = (AutoModelForCausalLM.from_pretrained(base / name).eval() for name in ("student", "teacher"))
     size, apart, entropy, count = student.config.vocab_size, 0.0, 0.0, 0
     temperature = fields.get("temperature", 1.0)
     for ids, labels in zip(rows.token_ids, rows.labels, strict=True):
