@@ -81,6 +81,16 @@ def test_a_student_comes_nearer_to_its_teacher(base: Path, tmp_path: Path) -> No
     assert (lineage.name, lineage.stage) == ("out", "kd")
 
 
+def test_adapters_come_nearer_too_and_held_out_rows_are_not_asked_for(base: Path, tmp_path: Path) -> None:
+    fields = {"lora": {"rank": 4, "base": "int8"}, "held_out": 6, "save_every": 10}
+    report = train(base, tmp_path / "out", steps=20, warmup_steps=2, **fields)
+    first, last = curve_of(tmp_path / "out")[0], curve_of(tmp_path / "out")[-1]
+    assert first.agreement is not None
+    assert last.agreement is not None
+    assert last.agreement.divergence < 0.8 * first.agreement.divergence
+    assert last.held_out_loss == pytest.approx(report.counts["loss_as_trained"], abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("fields", "ce_weight"),
     [
