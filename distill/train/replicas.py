@@ -54,7 +54,7 @@ class Replicas:
 
     def gradient_norm(self) -> "Tensor":
         """Not asked for: the wrapper clips."""
-        raise NotImplementedError
+        raise AssertionError("the wrapper clips")
 
     def whole_state(self, wrapped: Any) -> "dict[str, Tensor] | None":
         """Process 0 gathers what ZeRO-3 spread."""
