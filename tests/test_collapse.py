@@ -112,12 +112,23 @@ def test_a_sampler_with_other_weights_stops_a_run() -> None:
 
 
 def test_half_way_to_a_limit_weights_are_no_longer_worth_keeping() -> None:
-    before = {"a": level(accuracy=0.9)}
+    def asked(accuracy: float) -> dict[str, RlLevel]:
+        return {"a": level(accuracy=accuracy).model_copy(update={"groups": 32})}
+
+    before = asked(0.9)
     guard = Guard(GuardConfig(window=2), before, [row(1, before)])
     assert guard.well
-    assert guard.see(row(2, {"a": level(accuracy=0.7)})) is None
-    guard.see(row(3, {"a": level(accuracy=0.7)}))
+    assert guard.see(row(2, asked(0.7))) is None
+    guard.see(row(3, asked(0.7)))
     assert not guard.well
+
+
+def test_eight_samples_of_a_prompt_are_no_eight_prompts() -> None:
+    """62% of ten prompts at the start and 26% of twenty later may be the same policy: the miniature was stopped so."""
+    few = {"a": level(accuracy=0.62).model_copy(update={"completions": 80, "groups": 10})}
+    fewer = {"a": level(accuracy=0.26).model_copy(update={"completions": 80, "groups": 10})}
+    guard = Guard(GuardConfig(window=2), {}, [row(1, few)])
+    assert [guard.see(row(step, fewer)) for step in (2, 3)] == [None, None]
 
 
 class Turncoat(LengthJudge):

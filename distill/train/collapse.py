@@ -51,6 +51,7 @@ class _Pooled:
     """Rows of a level, or of all, as one."""
 
     completions: int
+    prompts: int
     accuracy: float
     length: float
     entropy: float
@@ -125,6 +126,7 @@ def _pooled(level: str, rows: Sequence[Mapping[str, RlLevel]]) -> _Pooled | None
     tokens = sum(value.completions * value.length for value in found)
     return _Pooled(
         completions=completions,
+        prompts=sum(value.groups for value in found),
         accuracy=sum(value.completions * value.accuracy for value in found) / completions,
         length=tokens / completions,
         entropy=sum(value.completions * value.length * value.entropy for value in found) / max(1.0, tokens),
@@ -133,9 +135,12 @@ def _pooled(level: str, rows: Sequence[Mapping[str, RlLevel]]) -> _Pooled | None
 
 
 def _error(start: _Pooled, now: _Pooled) -> float:
-    """Standard error of the difference of two shares, each with a right and a wrong one added (Agresti and Caffo)."""
+    """Standard error of the difference of two shares, each with a right and a wrong one added (Agresti and Caffo).
+
+    Samples of one prompt are right or wrong together, so prompts are what counts, as if each were sampled once.
+    """
     total = 0.0
     for side in (start, now):
-        share = (side.accuracy * side.completions + 1) / (side.completions + 2)
-        total += share * (1 - share) / (side.completions + 2)
+        share = (side.accuracy * side.prompts + 1) / (side.prompts + 2)
+        total += share * (1 - share) / (side.prompts + 2)
     return math.sqrt(total)
