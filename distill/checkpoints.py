@@ -75,6 +75,7 @@ def save_checkpoint(
             raise
         raise OSError(errno.ENOSPC, "disk full", str(folder)) from error
     tokenizer.save_pretrained(folder)
-    for path in folder.rglob("*"):
-        sync(path)  # the lineage says that all of it is here
+    for path in folder.iterdir():
+        if path.is_file():
+            sync(path)  # the lineage says that all of it is here
     write_durably(folder / LINEAGE, lineage.model_dump_json(indent=2, exclude_none=True))

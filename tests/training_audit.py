@@ -65,23 +65,22 @@ def _tell(run: str, kind: str, same: list[bool]) -> int:
 
 def _straight(job: dict[str, Any], out: Path, record: Path) -> list[tuple[str, str]]:
     """Run a job to its end; everything that happened to files, in order."""
-    seen: list[tuple[str, str]] = []
 
     def note(event: str, path: Path) -> None:
-        seen.append((event, str(path)))
-        if path.name == "lineage.json.tmp":
-            record.write_text(json.dumps(seen))
+        with record.open("a") as file:
+            file.write(json.dumps([event, str(path)]) + "\n")
 
+    record.unlink(missing_ok=True)
     status = attempt({**job, "out": str(out)}, lambda: watch(out, note))
     assert status == 0, f"the straight run ended with status {status}"
-    return [(event, path) for event, path in json.loads(record.read_text())]
+    return [(event, path) for event, path in map(json.loads, record.read_text().splitlines())]
 
 
 def _instants(events: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
     """What is cut: kinds of runs with an instant each."""
     ours = [place for place, (_, path) in enumerate(events) if AMID in path]
     amid = range(ours[0], ours[-1] + 1)
-    last = max(place for place, (_, path) in enumerate(events) if f"/{FOLDER}/" in path)
+    last = max(place for place, (event, path) in enumerate(events) if event == "os.rename" and f"/{FOLDER}/" in path)
     final = range(last + 1, len(events))
     written = [place + 1 for part in (amid, final) for place in part if events[place][0] == "written"]
     yield "file boundaries of a state", [f"event:{place}" for place in amid]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError, did_you_mean
 from distill.quantized import BLOCK, OUTPUT_MULTIPLE, fits, keep_unpacked
+from distill.runs import sync
 from distill.train.lora import LoraConfig
 from distill.train.schedule import ROUTERS
 
@@ -114,6 +115,8 @@ class Adapters:
         settings = _peft_config(self.config, self.layers)
         settings.base_model_name_or_path, settings.inference_mode = base, True
         settings.save_pretrained(str(folder))
+        for path in (*folder.iterdir(), folder):
+            sync(path)
 
 
 def adapt(model: Any, config: LoraConfig, *, seed: int, device: str) -> Adapters:
