@@ -79,7 +79,7 @@ dedup-audit: $(READY) ## 100,000 duplicates planted among a million prompts: rec
 ledger-audit: $(READY) ## All that docs/ledger.md claims, through the command line: bits, tails, disks, kills (20 min)
 	$(BIN)/python -W ignore -m tests.ledger_audit
 
-training-kills: $(READY) ## Training cut at every file boundary, at random steps and by damage, ended bit for bit (30 min)
+training-kills: $(READY) ## Training cut at every file boundary, at random steps and by damage, ended bit for bit (60 min)
 	$(BIN)/python -W ignore -m tests.training_audit
 
 speed: $(READY) ## Timings against peers, both sides in one run, rows into docs/speed/*.csv

@@ -1,4 +1,4 @@
-"""All that docs/lora.md claims of states, measured: `make training-kills`; of one run: `... -m tests.training_audit rl`.
+"""What docs/lora.md claims of states: `make training-kills`; of one run: `python -m tests.training_audit rl`.
 
 For `sft`, `sft` on adapters over a 4-bit base, and `rl`, each on a toy: one run straight through, then one killed with
 SIGKILL before everything that happens to a file while a state and the checkpoint are written, one with each file they
