@@ -8,6 +8,7 @@ from distill.checkpoints import read_config
 from distill.errors import UserError
 from distill.progress import Progress
 from distill.sampling.protocols import Decoder, LoadedModel
+from distill.train.estimate import TrainShape
 
 
 class Folders:
@@ -54,6 +55,21 @@ class Folders:
             loaded = load_student(folder, dtype=dtype, device=device)
             task.advance()
         return loaded
+
+    def train_shape(self, folder: Path) -> TrainShape | None:
+        """The shape of a teacher or of a student the engine knows; None for others."""
+        from students.decoder import ARCHITECTURES
+        from students.shapes import student_config
+        from students.shapes import train_shape as student_shape
+        from teacher.loader import is_teacher, read_teacher_config
+        from teacher.parallel.shapes import train_shape as teacher_shape
+
+        config = read_config(folder)
+        if is_teacher(config):
+            return teacher_shape(read_teacher_config(folder), folder.name)
+        if config["model_type"] not in ARCHITECTURES:
+            return None
+        return student_shape(student_config(folder), folder.name)
 
     def engine(
         self,

@@ -10,6 +10,7 @@ from cli import (
     decontaminate_command,
     judge_command,
     plan_command,
+    preflight_command,
     run_command,
     teacher_command,
     traces_command,
@@ -51,6 +52,7 @@ judge_command.register(app)
 teacher_command.register(app)
 traces_command.register(app)
 plan_command.register(app)
+preflight_command.register(app)
 ablate_command.register(app)
 decontaminate_command.register(app)
 

@@ -14,6 +14,7 @@ from distill.curate.config import CurateConfig
 from distill.curate.held_out import benchmark_test_files, benchmark_tests
 from distill.curate.measure import MeasureConfig, measure
 from distill.curate.stage import Inputs, curate
+from distill.errors import UserError
 from distill.harvest import HarvestConfig, goes_on, harvest
 from distill.imports.config import ImportConfig
 from distill.imports.stage import import_files, import_traces
@@ -27,10 +28,12 @@ from distill.recipe import Stage, StepContext, renewed
 from distill.runs import Manifest, Report
 from distill.sampling.replay import ReplaySampler, recording_file, write_labels
 from distill.selection import asking, read_problems, select
-from distill.train.kd import KdConfig, kd
+from distill.train.kd import Distillation, KdConfig, kd
+from distill.train.lesson import Lesson
 from distill.train.logits import LogitsConfig, logits
 from distill.train.on_policy import Taught, on_policy
 from distill.train.on_policy_table import OnPolicyConfig
+from distill.train.preflight.findings import Findings
 from distill.train.rl import RlConfig, rl
 from distill.train.sft import sft
 from distill.train.sft_table import SftConfig
@@ -169,6 +172,28 @@ def _sft(c: StepContext) -> Report:
     return together(_sft_share, data, model, c.out, c.config, c.seed, c.progress.mode)
 
 
+def _sft_preflight(c: StepContext) -> Findings:
+    return _findings(c, None)
+
+
+def _kd_preflight(c: StepContext) -> Findings:
+    return _findings(c, Distillation(c.path("data"), c.config))
+
+
+def _findings(c: StepContext, lesson: Lesson | None) -> Findings:
+    """What a step that trains on examples would refuse, in one process."""
+    from distill.train.checked import check, check_isolation
+
+    if processes(c.config) > 1 or c.config.deepspeed is not None:
+        raise UserError(
+            f"[{c.step}] its table asks for {processes(c.config)} processes, preflight runs in one: the step makes the "
+            "same checks in each of them before it begins"
+        )
+    loader = Folders(c.progress)
+    checked = check(c.path("data"), c.path("model"), c.config, loader=loader, seed=c.seed, lesson=lesson)
+    return check_isolation(checked, c.config)
+
+
 def _sft_share(data: Path, model: Path, out: Path, config: SftConfig, seed: int, mode: Mode) -> Report:
     """`sft` on each of several processes; the first alone tells of its progress."""
     from teacher.parallel.joins import agreed, leads
@@ -270,9 +295,9 @@ REGISTRY = {
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
         Stage("student-import", StudentImportConfig, _student_import, reads=_student_import_files),
-        Stage("sft", SftConfig, _sft),
+        Stage("sft", SftConfig, _sft, preflight=_sft_preflight),
         Stage("logits", LogitsConfig, _logits),
-        Stage("kd", KdConfig, _kd),
+        Stage("kd", KdConfig, _kd, preflight=_kd_preflight),
         Stage("on-policy", OnPolicyConfig, _on_policy, version=f"1 judge {JUDGE_VERSION}"),
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),

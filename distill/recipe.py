@@ -93,6 +93,8 @@ class Stage:
     """Files outside any run folder that the result depends on; their content is fingerprinted."""
     renew: Callable[[Path, StepContext], None] | None = None
     """Bring a finished folder up to date where only the judge is newer, instead of making it again."""
+    preflight: Callable[[StepContext], Any] | None = None
+    """Everything the stage may refuse before its first step, with no step taken: `preflight.findings.Findings`."""
     goes_on: Callable[[Any, Report], bool] = lambda config, report: False
     """Whether a folder finished short of what its table asks for can be continued under the limits of today."""
 

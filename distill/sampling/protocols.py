@@ -15,6 +15,8 @@ from distill.records import Completion, Message, Params, SamplerId
 if TYPE_CHECKING:
     import torch
 
+    from distill.train.estimate import TrainShape
+
 
 CACHE_GB = 2.0
 """Memory an engine may use for its cache unless told otherwise, in 10^9 bytes."""
@@ -149,6 +151,9 @@ class ModelLoader(Protocol):
         `backends`: ways to compute that the model is to use, by keyword; refused where it has no such choice.
         `expert_parallel`: processes that share it for training (`distill.train.ranks`); each of them calls this.
         """
+
+    def train_shape(self, folder: Path) -> "TrainShape | None":
+        """The model of a folder as training sees it, no weight read; None where its kind has no shape."""
 
     def decoder(self, model: Any, weights: Literal["exact", "int8"] = "exact") -> Decoder:
         """The decoder of a model, live or loaded; it holds a reference. int8 is lossy: its samples must say so."""

@@ -102,4 +102,5 @@ def _part(rows: Rows, chosen: Sequence[int]) -> Rows:
         token_ids=[rows.token_ids[row] for row in chosen],
         labels=[rows.labels[row] for row in chosen],
         thoughts=[rows.thoughts[row] for row in chosen],
+        places=[rows.places[row] for row in chosen],
     )

@@ -58,7 +58,7 @@ def kd(
     data: Path, model: Path, out: Path, config: KdConfig, *, loader: ModelLoader, seed: int, progress: Progress
 ) -> Report:
     """Train `model` on what a teacher told of `data`, into the checkpoint folder `out`; continues what it finds."""
-    lesson = _Distillation(data, config)
+    lesson = Distillation(data, config)
     report = sft(data, model, out, config, loader=loader, seed=seed, progress=progress, lesson=lesson)
     last = read_jsonl(out / CURVE, SftPoint)[-1].agreement
     assert last is not None, "every row of kd has it"
@@ -74,7 +74,7 @@ def kd(
     return report.model_copy(update={"counts": {**report.counts, **counts}, "lines": (*report.lines, line)})
 
 
-class _Distillation:
+class Distillation:
     """The lesson."""
 
     stage = "kd"

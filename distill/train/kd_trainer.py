@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from distill.train.divergences import Told
+from distill.train.lean import CALL
 from distill.train.positions import Tally, losses_of
 from distill.train.sft_trainer import LeanSft
 
@@ -29,7 +30,7 @@ class LeanKd(LeanSft):
         assert not return_outputs, "no evaluation loop runs here"
         labels_BT = inputs.pop("labels")
         told = Told(inputs.pop("told_ids"), inputs.pop("told_logprobs"), inputs.pop("told_tail"))
-        hidden_BTD = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
+        hidden_BTD = model.get_decoder()(**inputs, **CALL).last_hidden_state
         sums = losses_of(model, hidden_BTD, labels_BT, told, self.config.objective)
         self.tally.add(sums)
         apart = self.config.kd_weight * sums.divergence + self.config.ce_weight * sums.cross_entropy

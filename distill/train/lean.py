@@ -27,6 +27,8 @@ WEIGHTS = "weights.pt"
 STATE = "trainer_state.json"
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 """Where Trainer looks for them."""
+CALL = {"use_cache": False}
+"""Keywords of every training pass. A cache would let packed rows see each other (`distill.train.preflight.packing`)."""
 
 
 class Feed:

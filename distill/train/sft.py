@@ -15,51 +15,39 @@ from distill.checkpoints import LINEAGE, Lineage, read_lineage, save_checkpoint
 from distill.errors import UserError
 from distill.jsonl import read_jsonl
 from distill.progress import Progress
-from distill.prompts import Chat
 from distill.runs import Report
-from distill.sampling.protocols import LoadedModel, ModelLoader
-from distill.train.adapters import Adapters, adapt
-from distill.train.auxiliary import Extras
-from distill.train.batches import Plan, plan_steps
+from distill.sampling.protocols import ModelLoader
+from distill.train.adapters import Adapters
 from distill.train.curve import CURVE, Curve, SftPoint
 from distill.train.lesson import Imitation, Lesson
 from distill.train.outcome import Kept, Merged, Outcome, read_outcome, write_outcome
 from distill.train.ranks import Agree, Ranks, alone
 from distill.train.resume import States
 from distill.train.rope import change_rope
-from distill.train.rows import Rows, check_decontaminated, read_rows
 from distill.train.sft_table import SftConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distill.train.checked import Checked
+    from distill.train.preflight.findings import Findings
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """A run that may begin."""
 
-    source: str
-    """Fingerprint of the data."""
-    loaded: LoadedModel
-    rows: Rows
-    plan: Plan
-    extras: Extras
+    checked: "Checked"
     states: States
     curve: Curve[SftPoint] | None
     """None on processes that write none."""
     resumed: tuple[int, Path] | None
     """Step and folder of the state to continue from."""
-    zero: dict[str, Any] | None
-    """DeepSpeed's configuration."""
-    held_out: Rows | None
-    adapters: Adapters | None
-    told: tuple[str, ...]
-    """Lines of the report about the model that is trained."""
 
     @property
     def ranks(self) -> Ranks | None:
         """Who shares the model."""
-        return self.extras.ranks
+        return self.checked.extras.ranks
 
     @property
     def leads(self) -> bool:
@@ -86,24 +74,30 @@ def sft(
     With `expert_parallel` above 1 every process calls it, with the `agree` they share; process 0 alone writes the
     checkpoint and has a report worth reading.
     """
+    from distill.train.checked import check_isolation
+    from distill.train.preflight.checks import tell
+
     done = (out / LINEAGE).is_file()  # it is written last: with it, only cleaning up is left
     lesson = lesson or Imitation()
     ready = agree(lambda: _prepare(data, model, out, config, loader, seed, lesson, done=done))
+    checked = ready.checked
+    findings = check_isolation(checked, config)
     if not done:
+        tell(findings, progress)
         _check_states(ready, out)
         state, kept = _train(ready, config, seed, progress, lesson)
         if ready.leads:
-            trained, merged = ready.loaded.model, None
-            if ready.adapters is not None:
-                trained, merged = _merge(ready, ready.adapters, model, out, config, loader)
+            trained, merged = checked.loaded.model, None
+            if checked.adapters is not None:
+                trained, merged = _merge(checked, checked.adapters, model, out, config, loader)
             write_outcome(out, Outcome(kept=kept, merged=merged))
             name = out.name.removesuffix(".partial")
-            lineage = Lineage(name=name, stage=lesson.stage, parent=read_lineage(model), data=ready.source)
-            save_checkpoint(trained, ready.loaded.tokenizer, out, lineage, state)
+            lineage = Lineage(name=name, stage=lesson.stage, parent=read_lineage(model), data=checked.source)
+            save_checkpoint(trained, checked.loaded.tokenizer, out, lineage, state)
     if not ready.leads:
         return Report()
     ready.states.clear()
-    return _report(ready, read_jsonl(out / CURVE, SftPoint)[-1], read_outcome(out))
+    return _report(checked, findings, read_jsonl(out / CURVE, SftPoint)[-1], read_outcome(out))
 
 
 def _prepare(
@@ -117,43 +111,20 @@ def _prepare(
     *,
     done: bool,
 ) -> _Ready:
-    """Everything that may be refused. Raises UserError."""
-    import torch
+    """A checked run and where it continues from. Raises UserError."""
+    from distill.train.checked import check
 
-    from distill.train.held_out import hold_out
-    from distill.train.packed import attend_by_rows
-
-    source = check_decontaminated(data, config.allow_contaminated)
-    replicas = config.data_parallel > 1 or config.deepspeed is not None
-    device = "cuda" if torch.cuda.is_available() and not replicas else "cpu"  # Trainer places what it wraps
-    quantized = config.lora is not None and config.lora.base != "full"  # layer by layer, on the way to the device
-    read_on = "cpu" if quantized else device
-    loaded = loader.load(model, device=read_on, backends=config.backends, expert_parallel=config.expert_parallel)
-    told = [change_rope(loaded.model, config.rope, model)] if config.rope is not None else []
-    adapters = adapt(loaded.model, config.lora, seed=seed, device=device) if config.lora is not None else None
-    told += adapters.lines if adapters is not None else ()
-    if config.packing:
-        attend_by_rows(loaded.model)
-    zero = _replicate(loaded.model, config) if replicas else None
-    vocab_size = loaded.model.get_input_embeddings().weight.shape[0]
-    rows = read_rows(data, Chat(loaded.tokenizer), vocab_size, config.max_length, config.on_long, config.order)
-    rows, held_out = hold_out(rows, config.held_out) if config.held_out else (rows, None)
-    lesson.prepare(rows, loaded)
-    extras = Extras(loaded.model, config, config.mtp_loss, loaded.folder)
-    states = States(out, extras.ranks, config.keep)
+    checked = check(data, model, config, loader=loader, seed=seed, lesson=lesson)
+    ranks = checked.extras.ranks
+    states = States(out, ranks, config.keep)
     resumed = states.newest()
-    leads = extras.ranks is None or extras.ranks.rank == 0
+    leads = ranks is None or ranks.rank == 0
     curve = Curve(out, SftPoint, resumed[0] if resumed else 0) if leads and not done else None
-    if extras.ranks is not None and not extras.ranks.wrapped:
-        _check_lengths(rows, extras, config)
-    plan = _plan(rows, config, seed)
-    return _Ready(
-        source, loaded, rows, plan, extras, states, curve, resumed, zero, held_out, adapters, told=tuple(told)
-    )
+    return _Ready(checked, states, curve, resumed)
 
 
 def _merge(
-    ready: _Ready, adapters: Adapters, model: Path, out: Path, config: SftConfig, loader: ModelLoader
+    checked: "Checked", adapters: Adapters, model: Path, out: Path, config: SftConfig, loader: ModelLoader
 ) -> tuple[Any, Merged]:
     """The checkpoint's model with the adapters added, and how it scores."""
     from distill.train.merging import merge
@@ -166,45 +137,8 @@ def _merge(
 
     lineage = read_lineage(model)
     base = lineage.name if lineage is not None else model.name
-    loaded, rows, held_out = ready.loaded, ready.rows, ready.held_out
+    loaded, rows, held_out = checked.loaded, checked.rows, checked.held_out
     return merge(loaded.model, adapters, out, base=base, rows=rows, held_out=held_out, reload=reload)
-
-
-def _replicate(model: Any, config: SftConfig) -> dict[str, Any] | None:
-    """Let the processes of this run share the model's training; DeepSpeed's configuration, if there is one."""
-    from distill.train.replicas import Replicas
-    from distill.train.zero import prepare_zero, read_zero
-
-    zero = None
-    if config.deepspeed is not None:
-        zero = read_zero(config.deepspeed, bf16=config.bf16)
-        prepare_zero()
-    model.ranks = Replicas(zero)
-    if getattr(model, "auxiliary", None) is not None:
-        model.auxiliary.join = model.ranks.sum
-    return zero
-
-
-def _check_lengths(rows: Rows, extras: Extras, config: SftConfig) -> None:
-    """Processes that share a model have to run the same modules: UserError where a short row would skip one."""
-    further = extras.offered.further_tokens if extras.offered is not None and config.mtp_loss else 0
-    if min(rows.lengths) <= further:
-        raise UserError(
-            f"mtp_loss: a row of {min(rows.lengths)} tokens has no token for all {further} modules; with "
-            "expert_parallel above 1 every row needs more tokens than there are modules"
-        )
-
-
-def _plan(rows: Rows, config: SftConfig, seed: int) -> Plan:
-    return plan_steps(
-        rows.lengths,
-        config.curriculum,
-        tokens_per_step=config.tokens_per_batch,
-        steps=config.steps,
-        tokens=config.tokens,
-        parts=config.parts,
-        seed=seed,
-    )
 
 
 def _check_states(ready: _Ready, out: Path) -> None:
@@ -225,15 +159,14 @@ def _train(
     """Train; the whole model's tensors where this process's model has not all of them, and which state they are of."""
     from datasets import Dataset
     from trl import SFTConfig
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from distill.train.lean import Feed, arguments, optimizers
 
-    loaded, rows, plan, ranks = ready.loaded, ready.rows, ready.plan, ready.ranks
+    checked, ranks = ready.checked, ready.ranks
+    loaded, rows, plan, collate = checked.loaded, checked.rows, checked.plan, checked.collate
     steps = len(plan.steps)
     begun, folder = ready.resumed or (0, None)
     dataset = Dataset.from_dict({"input_ids": rows.token_ids, "labels": rows.labels})
-    collate = DataCollatorForLanguageModeling(loaded.tokenizer.pad_token_id, padding_free=config.packing)
     columns = list(zip(rows.token_ids, rows.labels, strict=True))
     # Parts of a step are sorted by length, so dealing them out in turn gives processes rows of like length.
     batches = plan.batches if ranks is None else plan.batches[ranks.rank :: ranks.world]
@@ -244,10 +177,10 @@ def _train(
 
     feed = Feed(batches, begun * config.accumulation, batch)
     kwargs = arguments(ready.states.folder, config, steps, config.log_every, seed, ranks)
-    if ready.zero is not None:
-        kwargs |= {"deepspeed": ready.zero, "bf16": False, "log_level": "error"}  # autocast is DeepSpeed's
+    if checked.zero is not None:
+        kwargs |= {"deepspeed": checked.zero, "bf16": False, "log_level": "error"}  # autocast is DeepSpeed's
     elif ranks is not None and ranks.wrapped:
-        unused = ready.extras.offered is not None  # an expert without a token, a module without a loss
+        unused = checked.extras.offered is not None  # an expert without a token, a module without a loss
         kwargs |= {"ddp_find_unused_parameters": unused}
     settings = SFTConfig(
         **kwargs,
@@ -262,10 +195,10 @@ def _train(
             feed=feed,
             curve=ready.curve,
             plan=plan,
-            extras=ready.extras,
+            extras=checked.extras,
             task=task,
-            adapters=ready.adapters,
-            held_out=ready.held_out,
+            adapters=checked.adapters,
+            held_out=checked.held_out,
             model=loaded.model,
             args=settings,
             train_dataset=dataset,
@@ -281,8 +214,8 @@ def _train(
     return state, kept
 
 
-def _report(ready: _Ready, last: SftPoint, outcome: Outcome) -> Report:
-    rows, plan = ready.rows, ready.plan
+def _report(checked: "Checked", findings: "Findings", last: SftPoint, outcome: Outcome) -> Report:
+    rows, plan = checked.rows, checked.plan
     steps = len(plan.steps)
     counts: dict[str, int | float] = {
         "examples": len(rows.token_ids),
@@ -290,15 +223,18 @@ def _report(ready: _Ready, last: SftPoint, outcome: Outcome) -> Report:
         "tokens_per_example": round(sum(rows.lengths) / len(rows.lengths), 2),
         "steps": steps,
         "loss": round(last.loss, 4),
+        **findings.counts,
     }
     rate = plan.tokens[-1] / max(last.seconds, 1e-9)
     lines = [f"{steps:,} steps, {plan.tokens[-1]:,} tokens, {rate:,.0f} tok/s, loss {last.loss:.4f}"]
     beside = {"balance loss": last.balance_loss, "loss of further tokens": last.mtp_loss}
     lines += [f"{name} {value:.4f}" for name, value in beside.items() if value is not None]
-    if ready.held_out is not None and last.held_out_loss is not None:
-        counts |= {"held_out": len(ready.held_out.token_ids), "held_out_loss": round(last.held_out_loss, 4)}
-        lines.append(f"loss of {len(ready.held_out.token_ids)} held-out rows {last.held_out_loss:.4f}")
-    lines += ready.told
+    if checked.held_out is not None and last.held_out_loss is not None:
+        counts |= {"held_out": len(checked.held_out.token_ids), "held_out_loss": round(last.held_out_loss, 4)}
+        lines.append(f"loss of {len(checked.held_out.token_ids)} held-out rows {last.held_out_loss:.4f}")
+    lines += checked.told
+    if "packing_error" in counts:
+        lines.append(f"packing: {findings.recorded['packing']}")
     if outcome.kept is not None:
         counts["final_step"] = outcome.kept.step
         lines.append(outcome.kept.line(steps))
@@ -308,4 +244,5 @@ def _report(ready: _Ready, last: SftPoint, outcome: Outcome) -> Report:
     if last.experts is not None:
         counts |= last.experts.counts
         lines.append(last.experts.line)
-    return Report(counts=counts, tokens=plan.tokens[-1], lines=tuple(lines))
+    marks = {"preflight": findings.recorded}
+    return Report(counts=counts, tokens=plan.tokens[-1], lines=tuple(lines), marks=marks)

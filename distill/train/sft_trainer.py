@@ -19,7 +19,7 @@ from distill.train.batches import Plan
 from distill.train.classes import LossByClass
 from distill.train.curve import Curve, SftPoint
 from distill.train.held_out import held_out_loss
-from distill.train.lean import AfterStep, Feed, Lean, check_finite
+from distill.train.lean import CALL, AfterStep, Feed, Lean, check_finite
 from distill.train.ranks import ranks_of
 from distill.train.resume import States
 from distill.train.rows import IGNORED, Rows
@@ -55,14 +55,12 @@ class LeanSft(Lean, SFTTrainer):
         assert not return_outputs, "no evaluation loop runs here"
         labels, thoughts = inputs.pop("labels"), inputs.pop("thoughts")
         if self.logits_are_few(labels):
-            logits = model(**inputs, use_cache=False).logits[:, :-1].float()
+            logits = model(**inputs, **CALL).logits[:, :-1].float()
             targets = labels[:, 1:].flatten()
             losses = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction="none")
             loss = losses.sum() / num_items_in_batch
         else:
-            found = model(
-                **inputs, labels=labels, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch
-            )
+            found = model(**inputs, **CALL, labels=labels, fused_lm_head=True, num_items_in_batch=num_items_in_batch)
             loss, losses = found.loss, -found.log_probs
         losses = losses.view(len(labels), -1)
         self.by_class.add(losses, labels, thoughts, inputs.get("position_ids"))
