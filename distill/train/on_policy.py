@@ -33,6 +33,7 @@ from distill.train.curve import CURVE, Agreement, Curve, OnPolicyPoint
 from distill.train.mix import plan_prompts
 from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.outcome import Kept, Outcome, read_outcome, write_outcome
+from distill.train.preflight.model import check_model
 from distill.train.resume import States
 from distill.train.rows import EXAMPLES, Rows, check_decontaminated, read_rows
 from distill.train.tokens import check_same_row, check_same_tokens, size, vocabulary_of
@@ -111,6 +112,7 @@ def on_policy(
 
     source = _source(problems, data, config)
     loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
+    check_model(loaded)
     run = _prepare(loaded, out, config, problems, data, teacher, loader, judge, seed)
     states = States(out, keep=config.keep)
     extras = Extras(loaded.model, config, 0.0, loaded.folder)

@@ -31,6 +31,7 @@ from distill.train.curve import CURVE, Curve, RlLevel, RlPoint
 from distill.train.good import Good
 from distill.train.mix import plan_prompts
 from distill.train.outcome import Kept, Outcome, read_outcome, write_outcome
+from distill.train.preflight.model import check_model
 from distill.train.resume import States
 from distill.train.rewards import Rewards, RewardsConfig
 from distill.train.rollouts import Roller, Rollouts, accuracy, by_level
@@ -169,6 +170,7 @@ def rl(
     plan = plan_prompts(chosen, config.steps, config.prompts_per_step, config.focus, seed)
     judge.prepare(chosen)
     loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
+    check_model(loaded)
     states = States(out, keep=config.keep)
     with _rollouts(loaded, chosen, out, config, loader, judge, seed) as rollouts:
         probed, levels = _probe(rollouts, chosen, model, config, seed)

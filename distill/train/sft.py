@@ -234,7 +234,7 @@ def _report(checked: "Checked", findings: "Findings", last: SftPoint, outcome: O
         lines.append(f"loss of {len(checked.held_out.token_ids)} held-out rows {last.held_out_loss:.4f}")
     lines += checked.told
     if "packing_error" in counts:
-        lines.append(f"packing: {findings.recorded['packing']}")
+        lines.append(f"packing {findings.recorded['packing']}")
     if outcome.kept is not None:
         counts["final_step"] = outcome.kept.step
         lines.append(outcome.kept.line(steps))

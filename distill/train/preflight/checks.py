@@ -1,8 +1,9 @@
 """The entry point of a preflight: rows, model, tokenizer and table in, findings out or a refusal.
 
-Any stage that trains calls `check_training` once, with the rows it will train on and the collator it will use. Memory
-is looked at before the model is loaded (`preflight.memory`) and packing after all processes have agreed to begin
-(`preflight.packing`), since that makes them compute together.
+A stage that trains on examples calls `check_training` once, with the rows and the collator it will use;
+one that has no rows before it begins calls `check_model`. Memory is looked at before the model is loaded
+(`preflight.memory`) and packing after all processes have agreed to begin (`preflight.packing`), since that makes them
+compute together.
 """
 
 from pathlib import Path
@@ -13,14 +14,13 @@ from distill.sampling.protocols import LoadedModel
 from distill.train.preflight.batch import Collate, check_batch
 from distill.train.preflight.example import show
 from distill.train.preflight.findings import Finding, Findings
-from distill.train.preflight.model import check_positions, check_tokenizer, check_weights
+from distill.train.preflight.model import check_model, check_positions
 from distill.train.rows import IGNORED, Rows
 
 
 def check_training(loaded: LoadedModel, rows: Rows, collate: Collate) -> Findings:
     """Everything about a model and the rows it is to learn. Raises UserError with the first thing that is wrong."""
-    weights = check_weights(loaded)
-    vocabulary = check_tokenizer(loaded)
+    model = check_model(loaded)
     length = check_positions(rows, loaded)
     batch = check_batch(rows, collate, loaded.tokenizer)
     tokens = sum(rows.lengths)
@@ -33,8 +33,7 @@ def check_training(loaded: LoadedModel, rows: Rows, collate: Collate) -> Finding
             length,
             Finding("loss", f"on {learned / tokens:.1%} of {tokens:,} tokens"),
             Finding("duplicates", f"{twice:,} of {count:,} rows ({twice / count:.1%}) repeat another token by token"),
-            *vocabulary,
-            weights,
+            *model,
             batch,
         ),
         {"loss_share": round(learned / tokens, 4), "duplicates": twice},

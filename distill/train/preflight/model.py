@@ -12,6 +12,11 @@ SPARE_ROWS, SPARE_SHARE = 2048, 0.1
 (gpt-oss: 201,088 rows for 200,019 tokens); beyond that the tokenizer is another model's."""
 
 
+def check_model(loaded: LoadedModel) -> list[Finding]:
+    """What every stage that trains looks at, rows or not. Raises UserError naming tensor or token."""
+    return [check_weights(loaded), *check_tokenizer(loaded)]
+
+
 def check_tokenizer(loaded: LoadedModel) -> list[Finding]:
     """Raises UserError where tokenizer and embedding cannot be a pair."""
     tokenizer, folder = loaded.tokenizer, loaded.folder

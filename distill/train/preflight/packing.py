@@ -5,10 +5,10 @@ makes them void (`use_cache=True`, an all-ones attention mask), lets every row r
 nothing of it (TRL issues 1230 and 3067). So a few rows of the training set go through the model in the run's own
 dtype and attention twice: packed by the run's collator, and one by one with nothing but their tokens.
 
-The error of a row is |packed - alone| / |alone| over all its hidden states, behind the last norm. Measured on a CPU
-(torch 2.13): kept apart in float32 2.0e-7 to 3.2e-7 for Llama, Qwen2, Qwen3 and the teacher at widths up to 128, 9.5e-7
-for SmolLM2-135M on GSM8K texts; in bfloat16 up to 0.004 and 0.010. SmolLM2 with a single leaking layer of its 30 has
-0.075 to 0.48 in either dtype, everything leaking 1.3 and more. Gradients are not compared.
+The error of a row is |packed - alone| / |alone| over all its hidden states, behind the last norm. Kept apart it is at
+most 3.1e-7 in float32 and 0.0038 in bfloat16 for small Llama, Qwen2, Qwen3 and the teacher, 8e-7 and 0.0086 for
+SmolLM2-135M on GSM8K; with one leaking layer of SmolLM2's 30, 0.058 at least (`python -m tests.packing_audit`,
+docs/preflight.md). Gradients are not compared.
 """
 
 import warnings
@@ -36,6 +36,8 @@ class Isolation:
 
     error: float
     """Of the row that is furthest."""
+    worst: int
+    """Which that is."""
     rows: int
     tokens: int
     dtype: str
@@ -53,11 +55,24 @@ def check_packing(model: Any, rows: Rows, collate: Collate, *, bf16: bool) -> Is
 
     `bf16`: products run in bfloat16, as `TrainConfig.bf16` says. Leaves the model's mode as it is.
     """
+    if len(rows.token_ids) < 2:
+        return None
+    found = measure_packing(model, rows, collate, bf16=bf16)
+    allowed = EXACT if found.dtype == "float32" else ROUNDED
+    if not found.error <= allowed:  # NaN is refused too
+        raise UserError(
+            f"{rows.places[found.worst]}: packed with {found.rows - 1} other rows its hidden states change by "
+            f"{found.error:.2g} of their size, {allowed:g} is allowed: model_type {model.config.model_type} lets "
+            "packed rows see each other; set packing = false"
+        )
+    return found
+
+
+def measure_packing(model: Any, rows: Rows, collate: Collate, *, bf16: bool) -> Isolation:
+    """The error of two rows or more, whatever it is. Raises UserError where the model refuses packed rows itself."""
     import torch
 
     chosen = _chosen(rows)
-    if len(chosen) < 2:
-        return None
     was_training = model.training
     model.eval()
     try:
@@ -77,15 +92,9 @@ def check_packing(model: Any, rows: Rows, collate: Collate, *, bf16: bool) -> Is
         for packed_TD, alone_TD in zip(together, alone, strict=True)
     ]
     exact = not bf16 and all(weight.dtype == torch.float32 for weight in model.parameters())
-    found = Isolation(max(errors), len(chosen), sum(map(len, alone)), "float32" if exact else "bfloat16")
-    allowed = EXACT if exact else ROUNDED
-    if not found.error <= allowed:
-        raise UserError(
-            f"{rows.places[chosen[errors.index(max(errors))]]}: packed with {len(chosen) - 1} other rows its hidden "
-            f"states change by {found.error:.2g} of their size, {allowed:g} is allowed: model_type "
-            f"{model.config.model_type} lets packed rows see each other; set packing = false"
-        )
-    return found
+    dtype = "float32" if exact else "bfloat16" if bf16 else "quantized"
+    worst = max(range(len(chosen)), key=lambda place: (errors[place] != errors[place], errors[place]))
+    return Isolation(errors[worst], chosen[worst], len(chosen), sum(map(len, alone)), dtype)
 
 
 def _chosen(rows: Rows) -> list[int]:
