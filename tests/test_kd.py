@@ -19,8 +19,9 @@ from distill.progress import Progress
 from distill.prompts import Chat
 from distill.runs import Report
 from distill.sampling.engine import EngineSampler
+from distill.train.checked import check
 from distill.train.curve import SftPoint
-from distill.train.kd import KdConfig, kd
+from distill.train.kd import Distillation, KdConfig, kd
 from distill.train.logits import LogitsConfig, logits
 from distill.train.rows import read_rows
 from distill.train.tokens import check_same_tokens
@@ -79,6 +80,16 @@ def test_a_student_comes_nearer_to_its_teacher(base: Path, tmp_path: Path) -> No
     lineage = read_lineage(tmp_path / "out.partial")
     assert lineage is not None
     assert (lineage.name, lineage.stage) == ("out", "kd")
+
+
+def test_its_preflight_refuses_what_the_run_would_and_takes_no_step(base: Path) -> None:
+    loader, config = Folders(), config_of()
+    lesson = Distillation(base / "logits", config)
+    found = check(base / "logits", base / "student", config, loader=loader, seed=0, lesson=lesson).findings
+    assert found.recorded["loss"].startswith("on ")
+    lesson.sidecar.vocabulary = {"another": 0}
+    with pytest.raises(UserError, match=r"logits: .*another"):
+        check(base / "logits", base / "student", config, loader=loader, seed=0, lesson=lesson)
 
 
 def test_adapters_come_nearer_too_and_held_out_rows_are_not_asked_for(base: Path, tmp_path: Path) -> None:
