@@ -1,7 +1,7 @@
 """What a recipe may say, and which of its steps a command means."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -19,8 +19,7 @@ def describe_stage(name: str) -> str:
     config = REGISTRY[name].config
     lines = [f"[{name}]  {(config.__doc__ or '').strip().splitlines()[0]}"]
     for key, field in config.model_fields.items():
-        mark = " (a step, or a path with a slash)" if key in config.inputs else ""
-        lines.extend(_key(key, field, mark))
+        lines.extend(_key(key, field, config.inputs))
     return "\n".join(lines)
 
 
@@ -51,7 +50,8 @@ def replace_main_input(recipe: Recipe, name: str, source: str) -> Recipe:
     return dataclasses.replace(recipe, steps={**recipe.steps, name: changed})
 
 
-def _key(key: str, field: FieldInfo, mark: str, indent: str = "  ") -> Iterator[str]:
+def _key(key: str, field: FieldInfo, inputs: Sequence[str], indent: str = "  ") -> Iterator[str]:
+    mark = " (a step, or a path with a slash)" if key in inputs else ""
     default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
     kind = getattr(field.annotation, "__name__", str(field.annotation)).replace("typing.", "")
     yield f"{indent}{key}: {kind}, {default}{mark}"
@@ -63,7 +63,7 @@ def _key(key: str, field: FieldInfo, mark: str, indent: str = "  ") -> Iterator[
             yield f'{indent}  "{get_args(kind)[0]}": {(model.__doc__ or "").strip().splitlines()[0]}'
         for inner, nested in model.model_fields.items():
             if nested.annotation is not kind:
-                yield from _key(inner if kind is not None else f"{key}.{inner}", nested, "", indent + "    ")
+                yield from _key(inner if kind is not None else f"{key}.{inner}", nested, inputs, indent + "    ")
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

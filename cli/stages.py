@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from distill.recipe import Stage, StepContext, renewed
 from distill.runs import Manifest, Report
 from distill.sampling.replay import ReplaySampler, recording_file, write_labels
 from distill.selection import asking, read_problems, select
+from distill.train.guard.watch import Given
 from distill.train.kd import Distillation, KdConfig, kd
 from distill.train.lesson import Lesson
 from distill.train.logits import LogitsConfig, logits
@@ -161,12 +162,24 @@ def _student_import_files(config: StudentImportConfig, data: Path) -> Iterable[P
     return (gguf_file(config.source),)
 
 
+@contextmanager
+def _guarded(c: StepContext) -> Iterator[Given | None]:
+    """What a step's guard needs; None where it has none."""
+    if c.config.guard is None:
+        yield None
+        return
+    off_target = c.path("guard.off_target") if "guard.off_target" in c.inputs else None
+    with _judge(c) as judge:
+        yield Given(judge, c.path("guard.problems"), off_target)
+
+
 def _sft(c: StepContext) -> Report:
     expect_processes(c.step, c.config)
     data, model = c.path("data"), c.path("model")
     if processes(c.config) == 1 and c.config.deepspeed is None:
         loader = Folders(c.progress)
-        return sft(data, model, c.out, c.config, loader=loader, seed=c.seed, progress=c.progress)
+        with _guarded(c) as guard:
+            return sft(data, model, c.out, c.config, loader=loader, seed=c.seed, progress=c.progress, guard=guard)
     from teacher.parallel.lead import together
 
     return together(_sft_share, data, model, c.out, c.config, c.seed, c.progress.mode)
@@ -208,8 +221,9 @@ def _logits(c: StepContext) -> Report:
 
 
 def _kd(c: StepContext) -> Report:
-    data, model = c.path("data"), c.path("model")
-    return kd(data, model, c.out, c.config, loader=Folders(c.progress), seed=c.seed, progress=c.progress)
+    data, model, loader = c.path("data"), c.path("model"), Folders(c.progress)
+    with _guarded(c) as guard:
+        return kd(data, model, c.out, c.config, loader=loader, seed=c.seed, progress=c.progress, guard=guard)
 
 
 def _on_policy(c: StepContext) -> Report:

@@ -18,6 +18,7 @@ from pydantic_core import to_jsonable_python
 
 from distill.content import file_fingerprint
 from distill.errors import StoppedError, UserError, did_you_mean
+from distill.inputs import named, without
 from distill.progress import Progress
 from distill.records import fingerprint
 from distill.runs import (
@@ -52,7 +53,7 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     inputs: ClassVar[tuple[str, ...]] = ()
-    """Fields that name the steps this one reads; the first is the one `--from` replaces."""
+    """Fields that name the steps this one reads, `table.field` one of a table; the first is what `--from` replaces."""
     limits: ClassVar[tuple[str, ...]] = ()
     """Fields that say when to stop and not what is made: no part of the fingerprint, so they may change on the way."""
 
@@ -241,8 +242,7 @@ def _files(stage: Stage, config: StageConfig, data: Path) -> list[list[str]]:
 def _made_from(
     stage: Stage, version: str, table: Mapping[str, Any], files: Sequence[Any], inputs: Sequence[InputRef], seed: int
 ) -> str:
-    fields = {ref.field for ref in inputs} | set(stage.config.limits)
-    own = {key: value for key, value in table.items() if key not in fields}
+    own = without(table, {ref.field for ref in inputs} | set(stage.config.limits))
     return fingerprint(
         [stage.name, version, own, [(ref.field, ref.name, ref.fingerprint) for ref in inputs], files, seed]
     )
@@ -331,7 +331,7 @@ def make_step(path: Path, name: str, table: dict[str, Any], stages: Mapping[str,
         raise UserError("\n".join(_complaints(path, name, stage, error))) from error
     inputs = {}
     for key in stage.config.inputs:
-        value = getattr(config, key)
+        value = named(config, key)
         names = () if value is None else (value,) if isinstance(value, str) else tuple(value)
         if names:
             inputs[key] = names

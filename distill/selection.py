@@ -34,6 +34,12 @@ class Selection(Record):
     """Problems taken, evenly over families and levels; None takes all."""
 
 
+class HeldOut(Selection):
+    """Which problems of a file are asked; the test split unless told otherwise."""
+
+    split: Literal["train", "test"] | None = "test"
+
+
 def select(problems: Sequence[Problem], selection: Selection, path: Path) -> list[Problem]:
     """The problems a selection takes, in file order. Raises UserError when it takes none."""
     kept = [

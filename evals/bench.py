@@ -9,7 +9,7 @@ bench resumes, an incomplete one is refused.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -21,19 +21,13 @@ from distill.records import Params, Score
 from distill.runs import Report
 from distill.sampling.protocols import Sampler
 from distill.sampling.table import ENGINE_KEYS, EngineConfig
-from distill.selection import Instruction, Selection, read_problems, select
+from distill.selection import HeldOut, Instruction, read_problems, select
 from evals.examination import Asking, Examined, examine, recorded
 from evals.scoring import ALL, PASS_1, Paired, bad_gold, group, pair, score, table
 
 SCORES, ITEMS, PAIRED, DISAGREEMENTS = "scores.jsonl", "items.jsonl", "paired.jsonl", "disagreements.jsonl"
 SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", *ENGINE_KEYS)
 """Keys that mean nothing for recorded traces."""
-
-
-class HeldOut(Selection):
-    """Which problems of a file are asked; the test split unless told otherwise."""
-
-    split: Literal["train", "test"] | None = "test"
 
 
 class BenchConfig(EngineConfig):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from cli.loading import Folders
 from distill.jsonl import read_jsonl, write_jsonl
@@ -19,6 +19,7 @@ from distill.train.curve import SftPoint
 from distill.train.rows import IGNORED, read_rows
 from distill.train.sft import sft
 from distill.train.sft_table import SftConfig
+from tests.toy_models import toy_model
 
 SAID = ["<think> 3 </think> 4", "5 5", "<think> 6 6 6 </think> 7", "<think> 8 </think> 9 9 9 9"]
 
@@ -41,23 +42,7 @@ def write(path: Path, said: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, tokenizer = tmp_path_factory.mktemp("model"), mini_tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return toy_model(tmp_path_factory.mktemp("toys") / "model", seed=0)
 
 
 def letters() -> PreTrainedTokenizerFast:
@@ -66,6 +51,7 @@ def letters() -> PreTrainedTokenizerFast:
     vocabulary = {sign: number for number, sign in enumerate(["<|im_start|>", "<|im_end|>", *signs])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<|im_start|>"))
     inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", bos_token="<|im_start|>")
     tokenizer.chat_template = CHATML
     return tokenizer

@@ -57,9 +57,15 @@ LORA: dict[str, Any] = {
     "held_out": 8,
     "lora": {"rank": 4, "dropout": 0.1, "base": "nf4"},
 }
+GUARDED: dict[str, Any] = {
+    **SFT,
+    "held_out": 8,
+    "guard": {"problems": "p", "off_target": "p", "n": 8, "max_tokens": 8, "rows": 8, "every": 4},
+}
 EXPERTS: dict[str, Any] = {**SFT, "bias_update": 0.03, "balance_loss": 0.1, "mtp_loss": 0.3}
 RUNS: dict[str, tuple[str, tuple[str, str], dict[str, Any]]] = {
     "sft": ("sft", ("examples.jsonl", "model"), SFT),
+    "guarded": ("sft", ("examples.jsonl", "model", "exam.jsonl"), GUARDED),
     "lora": ("sft", ("examples.jsonl", "model"), LORA),
     "experts": ("sft", ("examples.jsonl", "teacher"), EXPERTS),
     "rl": ("rl", ("model", "problems.jsonl"), RL),
@@ -71,6 +77,7 @@ INSTANTS = {
     # Steps and syncs are counted anew in each attempt. A state syncs the curve, five files, the folder, its manifest,
     # the folder again, its parent.
     "sft": ("step:5", "sync:8", "step:3"),
+    "guarded": ("step:2", "step:5"),
     "lora": ("step:7",),
     "experts": ("step:5", "sync:8"),
     "rl": ("step:4", "sync:3"),
@@ -125,6 +132,18 @@ def test_the_curve_of_a_killed_run_has_no_gap_and_no_row_twice(run: str, ended: 
         for how in ("straight", "killed")
     ]
     assert steps[0] == steps[1]
+
+
+def test_a_killed_guard_finds_what_an_uninterrupted_one_finds(ended: Path) -> None:
+    straight, killed = (ended / f"guarded-{how}" for how in ("straight", "killed"))
+    assert (straight / "guard.json").read_bytes() == (killed / "guard.json").read_bytes()
+    columns = ("loss", "loss_reasoning", "loss_answer", "held_out_loss", "held_out_accuracy")
+    seen = []
+    for out in (straight, killed):
+        rows = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+        seen.append([[row.get(name) for name in columns] for row in rows])
+    assert seen[0] == seen[1]
+    assert sum(row[-1] is not None for row in seen[0]) == 3
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -270,3 +289,5 @@ def write_inputs(base: Path) -> None:
     ]
     write_jsonl(base / "examples.jsonl", examples)
     write_jsonl(base / "problems.jsonl", problems)
+    exam = [problem.model_copy(update={"id": f"q{problem.id}", "split": "test"}) for problem in problems]
+    write_jsonl(base / "exam.jsonl", exam)

@@ -27,6 +27,7 @@ from distill.progress import Progress, Task
 from distill.records import Problem, Status, Trace, Verdict
 from distill.sampling.engine import EngineSampler
 from distill.train import grpo_trainer, kd_trainer, loop, resume, sft_trainer, sidecar
+from distill.train.guard.watch import Given
 from distill.train.kd import KdConfig, kd
 from distill.train.logits import LogitsConfig, logits
 from distill.train.on_policy import Taught, on_policy
@@ -85,7 +86,8 @@ def run(stage: str, inputs: list[Path], out: Path, fields: dict[str, Any]) -> No
         )
     elif stage == "sft":
         config = SftConfig(data="data", model="model", **fields)
-        sft(first, second, out, config, loader=Folders(), seed=0, progress=quiet)
+        given = Given(EvenJudge(), others[0], others[0]) if others else None
+        sft(first, second, out, config, loader=Folders(), seed=0, progress=quiet, guard=given)
     else:
         rewarded = RlConfig(model="model", problems="problems", **fields)
         rl(first, second, out, rewarded, loader=Folders(), judge=EvenJudge(), seed=0, progress=quiet)

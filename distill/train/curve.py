@@ -5,13 +5,15 @@ interrupted run is that of an uninterrupted one, seconds apart.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from distill.jsonl import read_jsonl, write_jsonl
 from distill.records import Fraction, Record
 from distill.runs import sync
+from distill.train.logs import Log, numbers, open_logs
 
 CURVE = "curve.jsonl"
 
@@ -72,6 +74,8 @@ class SftPoint(Record):
     """Over the others."""
     held_out_loss: float | None = None
     """Mean over the loss tokens of the rows held out. None without such rows, or where no state was saved."""
+    held_out_accuracy: Fraction | None = None
+    """Of the guard's problems, on target. None without a guard, or between its steps."""
     balance_loss: float | None = None
     """Unweighted, mean over sequences and steps; not in `loss`. None where it has no weight."""
     mtp_loss: float | None = None
@@ -168,18 +172,29 @@ P = TypeVar("P", SftPoint, RlPoint, OnPolicyPoint)
 class Curve(Generic[P]):
     """The curve of one run folder, continued after `step`."""
 
-    def __init__(self, out: Path, kind: type[P], step: int) -> None:
+    def __init__(self, out: Path, kind: type[P], step: int, log: Sequence[Log] = ()) -> None:
+        """`log`: where rows are repeated. UserError where its package is missing."""
         self.path = out / CURVE
         rows = [row for row in read_jsonl(self.path, kind) if row.step <= step] if step else []
         write_jsonl(self.path, rows)
         self.rows: tuple[P, ...] = tuple(rows)
         """Those of earlier attempts."""
         self.last: P | None = rows[-1] if rows else None
+        self.logs = open_logs(log, out)
+        for row in rows:
+            self._repeat(row)
         self.begin()
 
     def begin(self) -> None:
         """Start the clock, where the last row left it."""
         self.began = time.monotonic() - (self.last.seconds if self.last else 0.0)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the clock: what happens within is not training."""
+        stopped = time.monotonic()
+        yield
+        self.began += time.monotonic() - stopped
 
     def seconds(self) -> float:
         """Seconds of training so far, earlier attempts included."""
@@ -190,6 +205,17 @@ class Curve(Generic[P]):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(row.to_json() + "\n")
         self.last = row
+        self._repeat(row)
+
+    def _repeat(self, row: P) -> None:
+        found = dict(numbers(row.model_dump())) if self.logs else {}
+        for sink in self.logs:
+            sink.add(row.step, found)
+
+    def close(self) -> None:
+        """No row comes any more."""
+        for sink in self.logs:
+            sink.close()
 
     def sync(self) -> None:
         """Bring the rows so far onto the disk; called before a state that counts on them."""

@@ -8,10 +8,12 @@ with held-out rows takes the steps of one without.
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from trl.trainer.utils import add_fused_lm_head
 
 from distill.errors import UserError
 from distill.train.rows import IGNORED, Rows
@@ -41,6 +43,22 @@ def hold_out(rows: Rows, count: int) -> tuple[Rows, Rows]:
 def first_rows(rows: Rows, count: int) -> Rows:
     """The first `count` rows, or all of fewer."""
     return _part(rows, list(range(min(count, len(rows.token_ids)))))
+
+
+def spread_rows(rows: Rows, count: int) -> Rows:
+    """`count` rows, evenly over all of them, or all of fewer."""
+    known = len(rows.token_ids)
+    return _part(rows, [place * known // count for place in range(count)] if count < known else list(range(known)))
+
+
+@contextmanager
+def fused_head(model: Any) -> Iterator[None]:
+    """TRL's fused head on a model that no trainer gave one."""
+    add_fused_lm_head(model, outputs=("log_probs",))
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 def held_out_loss(model: Any, rows: Rows, *, bf16: bool) -> float:

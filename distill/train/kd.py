@@ -17,6 +17,7 @@ from distill.progress import Progress
 from distill.runs import Report
 from distill.sampling.protocols import LoadedModel, ModelLoader
 from distill.train.curve import CURVE, SftPoint
+from distill.train.guard.watch import Given
 from distill.train.objective import Objective
 from distill.train.rows import IGNORED, Rows
 from distill.train.sft import sft
@@ -55,11 +56,19 @@ class KdConfig(SftConfig):
 
 
 def kd(
-    data: Path, model: Path, out: Path, config: KdConfig, *, loader: ModelLoader, seed: int, progress: Progress
+    data: Path,
+    model: Path,
+    out: Path,
+    config: KdConfig,
+    *,
+    loader: ModelLoader,
+    seed: int,
+    progress: Progress,
+    guard: Given | None = None,
 ) -> Report:
     """Train `model` on what a teacher told of `data`, into the checkpoint folder `out`; continues what it finds."""
     lesson = Distillation(data, config)
-    report = sft(data, model, out, config, loader=loader, seed=seed, progress=progress, lesson=lesson)
+    report = sft(data, model, out, config, loader=loader, seed=seed, progress=progress, lesson=lesson, guard=guard)
     last = read_jsonl(out / CURVE, SftPoint)[-1].agreement
     assert last is not None, "every row of kd has it"
     counts = {

@@ -7,17 +7,15 @@ docs/lora.md has both measured. Sums are float32, as every checkpoint here is on
 smaller than the spacing of bfloat16.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from trl.trainer.utils import add_fused_lm_head
 
 from distill.plan import RESERVED
 from distill.train.adapters import FOLDER, Adapters
-from distill.train.held_out import first_rows, held_out_loss
+from distill.train.held_out import first_rows, fused_head, held_out_loss
 from distill.train.outcome import Merged
 from distill.train.rows import Rows
 
@@ -69,17 +67,8 @@ def merge(
 
 
 def _score(model: Any, rows: Rows) -> float:
-    with _fused_head(model):
+    with fused_head(model):
         return held_out_loss(model, rows, bf16=False)
-
-
-@contextmanager
-def _fused_head(model: Any) -> Iterator[None]:
-    add_fused_lm_head(model, outputs=("log_probs",))
-    try:
-        yield
-    finally:
-        del model.forward
 
 
 def _has_room(device: str, needed: int) -> bool:

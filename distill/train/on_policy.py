@@ -30,6 +30,7 @@ from distill.selection import Ask, asking, read_problems, select
 from distill.train.auxiliary import Extras
 from distill.train.batches import Curriculum, plan_steps
 from distill.train.curve import CURVE, Agreement, Curve, OnPolicyPoint
+from distill.train.logs import check_logs
 from distill.train.mix import plan_prompts
 from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.outcome import Kept, Outcome, read_outcome, write_outcome
@@ -110,6 +111,7 @@ def on_policy(
 
     from distill.train.loop import Loop
 
+    check_logs(config.log)
     source = _source(problems, data, config)
     loaded = loader.load(model, device="cuda" if torch.cuda.is_available() else "cpu", backends=config.backends)
     check_model(loaded)
@@ -247,7 +249,7 @@ def _train(run: _Run, loop: "Loop", out: Path, progress: Progress) -> Kept | Non
     """All steps; the state whose weights are left in the model, where it is not the last."""
     config = run.config
     begun = loop.resume()
-    curve = Curve(out, OnPolicyPoint, begun)
+    curve = Curve(out, OnPolicyPoint, begun, config.log)
     with progress.task("on-policy", config.steps, "steps") as task:
         task.advance(begun)
         curve.begin()
@@ -277,6 +279,7 @@ def _train(run: _Run, loop: "Loop", out: Path, progress: Progress) -> Kept | Non
             if closing or (config.save_every and (step + 1) % config.save_every == 0):
                 curve.sync()
                 loop.save(step + 1, getattr(point, config.keep_best) if config.keep_best else None)
+    curve.close()
     return loop.take_best() if config.final == "best" else None
 
 

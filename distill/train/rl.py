@@ -24,17 +24,18 @@ from distill.prompts import Chat
 from distill.records import Params, Problem
 from distill.runs import MANIFEST, Report, read_manifest
 from distill.sampling.protocols import CACHE_GB, LoadedModel, ModelLoader
-from distill.selection import Ask, Instruction, Selection, asking, read_problems, select
+from distill.selection import Instruction, Selection, asking, read_problems, select
 from distill.train.auxiliary import Extras
 from distill.train.collapse import Guard, GuardConfig
 from distill.train.curve import CURVE, Curve, RlLevel, RlPoint
 from distill.train.good import Good
+from distill.train.logs import check_logs
 from distill.train.mix import plan_prompts
 from distill.train.outcome import Kept, Outcome, read_outcome, write_outcome
 from distill.train.preflight.model import check_model
 from distill.train.resume import States
 from distill.train.rewards import Rewards, RewardsConfig
-from distill.train.rollouts import Roller, Rollouts, accuracy, by_level
+from distill.train.rollouts import Roller, Rollouts, accuracy, by_level, engine_over
 from distill.train.schedule import TrainConfig
 from distill.train.served import RolloutsConfig, Served
 from distill.train.variants import VARIANTS, Loss
@@ -166,6 +167,7 @@ def rl(
     """Train `model` on its own judged answers into the checkpoint folder `out`; continues what it finds there."""
     import torch
 
+    check_logs(config.log)
     chosen = select(read_problems(problems), config.select, problems)
     plan = plan_prompts(chosen, config.steps, config.prompts_per_step, config.focus, seed)
     judge.prepare(chosen)
@@ -212,23 +214,21 @@ def _rollouts(
         served = Served(config.rollouts, loaded.model, loaded.tokenizer, out, [chat.end_id])
     try:
         with Rewards(config.rewards, config.max_tokens) as rewards:
-            speaker: Roller = served or _engine(loaded, chat, ask, problems, config, loader)
+            speaker: Roller = served or engine_over(
+                loaded.model,
+                chat,
+                ask,
+                problems,
+                loader=loader,
+                max_tokens=config.max_tokens,
+                rows=min(config.slots, config.prompts_per_step * config.samples),
+                cache_gb=config.cache_gb,
+                weights=config.weights,
+            )
             yield Rollouts(speaker, chat, judge, rewards, ask, config.params, _name(out), seed)
     finally:
         if served is not None:
             served.close()
-
-
-def _engine(
-    loaded: LoadedModel, chat: Chat, ask: Ask, problems: Sequence[Problem], config: RlConfig, loader: ModelLoader
-) -> Roller:
-    from distill.sampling.engine import Engine, room
-
-    capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + config.max_tokens
-    decoder = loader.decoder(loaded.model, config.weights)
-    rows = min(config.slots, config.prompts_per_step * config.samples)
-    size = room(decoder, capacity=capacity, rows=rows, cache_gb=config.cache_gb)
-    return Engine(decoder, chat, slots=size.slots, capacity=capacity, blocks=size.blocks, device=loaded.model.device)
 
 
 def _probe(
@@ -275,7 +275,7 @@ def _train(
     )
     variant = VARIANTS[config.loss]
     std = variant.std if config.std is None else config.std
-    curve = Curve(out, RlPoint, begun)
+    curve = Curve(out, RlPoint, begun, config.log)
     settings = GRPOConfig(
         **arguments(states.folder, config, config.steps, 1, seed),
         per_device_train_batch_size=config.prompts_per_step * config.samples,
@@ -322,6 +322,7 @@ def _train(
             trainer.train(resume_from_checkpoint=str(folder) if folder else None)
         except CollapsedError as collapse:
             raise UserError(f"{out}: {collapse}: training has collapsed and stops; {good.hand_out()}") from None
+        curve.close()
         kept = trainer.take_best() if config.final == "best" else None
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
     return kept

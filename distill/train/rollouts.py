@@ -6,11 +6,12 @@ resumed step samples what the interrupted one would have.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from distill.harvest.draw import Judge, problem_seed
 from distill.prompts import Chat, to_trace
 from distill.records import Completion, Finish, Params, Problem, SamplerId, Trace
+from distill.sampling.protocols import ModelLoader
 from distill.selection import Ask
 from distill.train.curve import RlLevel
 from distill.train.mix import group_of
@@ -38,6 +39,27 @@ class Roller(Protocol):
 
     def refresh(self) -> None:
         """Re-read the weights of the model in training."""
+
+
+def engine_over(
+    model: Any,
+    chat: Chat,
+    ask: Ask,
+    problems: Sequence[Problem],
+    *,
+    loader: ModelLoader,
+    max_tokens: int,
+    rows: int,
+    cache_gb: float,
+    weights: Literal["exact", "int8"] = "exact",
+) -> Roller:
+    """Our engine over a model in memory, for completions of these problems, at most `rows` at a time."""
+    from distill.sampling.engine import Engine, room
+
+    capacity = max(len(chat.prompt_ids(ask(problem))) for problem in problems) + max_tokens
+    decoder = loader.decoder(model, weights)
+    size = room(decoder, capacity=capacity, rows=rows, cache_gb=cache_gb)
+    return Engine(decoder, chat, slots=size.slots, capacity=capacity, blocks=size.blocks, device=model.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from distill.backends import BackendsConfig
+from distill.train.logs import Log
 from distill.train.resume import Keep
 
 WHOLE_LOGITS = 2**24
@@ -45,6 +46,9 @@ class TrainConfig(BackendsConfig):
     """Weight of the loss that keeps the load of experts even within a sequence; DeepSeek-V3 used 1e-4."""
     bias_update: float = Field(default=0.0, ge=0)
     """How far each expert's bias moves against its load after a step; DeepSeek-V3 used 1e-3, and 0 at the end."""
+    log: tuple[Log, ...] = ()
+    """Where rows of curve.jsonl are repeated, in the run folder: `tensorboard`, `wandb` (offline). Each needs its
+    package."""
     save_every: int = Field(default=100, ge=0)
     """Steps between resumable states; 0 keeps none, so that a killed step starts again."""
     keep_last: int = Field(default=2, gt=0)

@@ -16,10 +16,12 @@ from distill.errors import UserError
 from distill.jsonl import read_jsonl
 from distill.progress import Progress
 from distill.runs import Report
-from distill.sampling.protocols import ModelLoader
+from distill.sampling.protocols import LoadedModel, ModelLoader
 from distill.train.adapters import Adapters
 from distill.train.curve import CURVE, Curve, SftPoint
+from distill.train.guard.watch import Given, Watch
 from distill.train.lesson import Imitation, Lesson
+from distill.train.logs import check_logs
 from distill.train.outcome import Kept, Merged, Outcome, read_outcome, write_outcome
 from distill.train.ranks import Agree, Ranks, alone
 from distill.train.resume import States
@@ -66,10 +68,11 @@ def sft(
     progress: Progress,
     agree: Agree["_Ready"] = alone,
     lesson: Lesson | None = None,
+    guard: Given | None = None,
 ) -> Report:
     """Fine-tune `model` on `data` into the checkpoint folder `out`; continues what it finds there.
 
-    `lesson` is for stages whose loss is another.
+    `lesson` is for stages whose loss is another; `guard` is what a table `guard` needs.
 
     With `expert_parallel` above 1 every process calls it, with the `agree` they share; process 0 alone writes the
     checkpoint and has a report worth reading.
@@ -79,17 +82,28 @@ def sft(
 
     done = (out / LINEAGE).is_file()  # it is written last: with it, only cleaning up is left
     lesson = lesson or Imitation()
+    check_logs(config.log)
+    watch = None
+    if config.guard is not None:
+        assert guard is not None, "given with its table"
+        watch = Watch(config.guard, guard, data, out, loader=loader, seed=seed, progress=progress)
     ready = agree(lambda: _prepare(data, model, out, config, loader, seed, lesson, done=done))
     checked = ready.checked
     findings = check_isolation(checked, config)
     if not done:
         tell(findings, progress)
         _check_states(ready, out)
-        state, kept = _train(ready, config, seed, progress, lesson)
+        if watch is not None:
+            base = _base(checked, model, config, loader)
+            watch.before(base.model, base.tokenizer, checked.rows, checked.held_out, bf16=config.bf16)
+            del base
+        state, kept = _train(ready, config, seed, progress, lesson, watch)
         if ready.leads:
             trained, merged = checked.loaded.model, None
             if checked.adapters is not None:
                 trained, merged = _merge(checked, checked.adapters, model, out, config, loader)
+            if watch is not None:
+                watch.after(trained, checked.loaded.tokenizer)
             write_outcome(out, Outcome(kept=kept, merged=merged))
             name = out.name.removesuffix(".partial")
             lineage = Lineage(name=name, stage=lesson.stage, parent=read_lineage(model), data=checked.source)
@@ -97,7 +111,8 @@ def sft(
     if not ready.leads:
         return Report()
     ready.states.clear()
-    return _report(checked, findings, read_jsonl(out / CURVE, SftPoint)[-1], read_outcome(out))
+    report = _report(checked, findings, read_jsonl(out / CURVE, SftPoint)[-1], read_outcome(out))
+    return report if watch is None else watch.told(report)
 
 
 def _prepare(
@@ -119,8 +134,15 @@ def _prepare(
     states = States(out, ranks, config.keep)
     resumed = states.newest()
     leads = ranks is None or ranks.rank == 0
-    curve = Curve(out, SftPoint, resumed[0] if resumed else 0) if leads and not done else None
+    curve = Curve(out, SftPoint, resumed[0] if resumed else 0, config.log) if leads and not done else None
     return _Ready(checked, states, curve, resumed)
+
+
+def _base(checked: "Checked", model: Path, config: SftConfig, loader: ModelLoader) -> LoadedModel:
+    """The model as it came: loaded again where it was quantized or its positions were changed."""
+    if config.rope is None and (config.lora is None or config.lora.base == "full"):
+        return checked.loaded
+    return loader.load(model, device=str(checked.loaded.model.device), backends=config.backends)
 
 
 def _merge(
@@ -154,7 +176,7 @@ def _check_states(ready: _Ready, out: Path) -> None:
 
 
 def _train(
-    ready: _Ready, config: SftConfig, seed: int, progress: Progress, lesson: Lesson
+    ready: _Ready, config: SftConfig, seed: int, progress: Progress, lesson: Lesson, watch: Watch | None
 ) -> tuple[dict[str, "Tensor"] | None, Kept | None]:
     """Train; the whole model's tensors where this process's model has not all of them, and which state they are of."""
     from datasets import Dataset
@@ -199,6 +221,7 @@ def _train(
             task=task,
             adapters=checked.adapters,
             held_out=checked.held_out,
+            guard=watch,
             model=loaded.model,
             args=settings,
             train_dataset=dataset,
@@ -209,6 +232,8 @@ def _train(
             trainer.curve.begin()
         trainer.train(resume_from_checkpoint=str(folder) if folder else None)
         kept = trainer.take_best() if config.final == "best" else None
+        if trainer.curve is not None:
+            trainer.curve.close()
         state = trainer.whole_state()
         del trainer.model.forward  # TRL's head belongs to the trainer, not to the model
     return state, kept

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from distill.train.batches import Curriculum
+from distill.train.guard.table import StudentGuard
 from distill.train.lora import LoraConfig
 from distill.train.rope import RopeConfig
 from distill.train.schedule import TrainConfig
@@ -13,7 +14,7 @@ from distill.train.schedule import TrainConfig
 class SftConfig(TrainConfig):
     """Table of an `sft` step."""
 
-    inputs: ClassVar[tuple[str, ...]] = ("data", "model")
+    inputs: ClassVar[tuple[str, ...]] = ("data", "model", "guard.problems", "guard.off_target")
     data: str
     """Step or path of the examples (a curate run folder, or an examples.jsonl)."""
     model: str
@@ -49,6 +50,8 @@ class SftConfig(TrainConfig):
     """Train adapters instead of the weights; the checkpoint gets them merged."""
     rope: RopeConfig | None = None
     """Change the rotary positions before training, to read further."""
+    guard: StudentGuard | None = None
+    """Ask the student problems before, during and after training, and compare it with what it was."""
     allow_contaminated: bool = False
     """Train on data that was never compared with the benchmarks."""
     expert_parallel: int = Field(default=1, gt=0)
@@ -72,6 +75,11 @@ class SftConfig(TrainConfig):
             raise ValueError("keep_best = 'held_out_loss' needs rows to measure it on: set held_out")
         if self.final == "best" and self.deepspeed:
             raise ValueError("final = 'best' does not go with deepspeed, whose states hold no whole weights")
+        if self.guard is not None and (self.parts != self.accumulation or self.deepspeed):
+            raise ValueError(
+                "guard samples in the one process that trains: with expert_parallel, data_parallel or deepspeed leave "
+                "it out, and bench both checkpoints"
+            )
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from distill.train.auxiliary import Extras
 from distill.train.batches import Plan
 from distill.train.classes import LossByClass
 from distill.train.curve import Curve, SftPoint
+from distill.train.guard.watch import Watch
 from distill.train.held_out import held_out_loss
 from distill.train.lean import CALL, AfterStep, Feed, Lean, check_finite
 from distill.train.ranks import ranks_of
@@ -39,12 +40,13 @@ class LeanSft(Lean, SFTTrainer):
         task: Task,
         adapters: Adapters | None = None,
         held_out: Rows | None = None,
+        guard: Watch | None = None,
         **kwargs: Any,
     ) -> None:
         self.states, self.feed, self.curve, self.plan, self.task = states, feed, curve, plan, task
         self.extras, self.ranks = extras, ranks_of(kwargs["model"])
-        self.adapters, self.held_out, self.by_class = adapters, held_out, LossByClass()
-        super().__init__(callbacks=[AfterStep(extras), _Count(task, plan.tokens)], **kwargs)
+        self.adapters, self.held_out, self.guard, self.by_class = adapters, held_out, guard, LossByClass()
+        super().__init__(callbacks=[AfterStep(extras), _Count(task, plan.tokens, guard)], **kwargs)
         self.remove_callback(PrinterCallback)
         del self.model.forward  # the head TRL just patched in, which computes its metrics too
         add_fused_lm_head(self.model, outputs=("log_probs",))
@@ -89,9 +91,12 @@ class LeanSft(Lean, SFTTrainer):
         check_finite(loss, "loss", step)
         beside = self.extras.take()
         told = self.told()
-        held_out = self._held_out_loss() if self.control.should_save or step == self.state.max_steps else None
+        asked = self.guard is not None and self.guard.due(step)
+        measured = asked or self.control.should_save or step == self.state.max_steps
+        held_out = self._held_out_loss() if measured else None
         if self.curve is None:
             return
+        accuracy = self._held_out_accuracy(self.guard, self.curve) if self.guard is not None and asked else None
         row = SftPoint(
             step=step,
             tokens=self.plan.tokens[step - 1],
@@ -99,6 +104,7 @@ class LeanSft(Lean, SFTTrainer):
             lr=logs["learning_rate"],
             seconds=self.curve.seconds(),
             held_out_loss=held_out,
+            held_out_accuracy=accuracy,
             **beside,
             **told,
         )
@@ -111,14 +117,18 @@ class LeanSft(Lean, SFTTrainer):
             return None
         return held_out_loss(self.model, self.held_out, bf16=self.args.bf16)
 
+    def _held_out_accuracy(self, guard: Watch, curve: Curve[SftPoint]) -> float:
+        with curve.stopped():
+            return guard.accuracy(self.model, self.processing_class)
+
 
 class _Count(TrainerCallback):
-    """Tells the progress task of every step, and has the last one logged."""
+    """Tells the progress task of every step, and has the last one logged, and those the guard asks at."""
 
-    def __init__(self, task: Task, tokens: list[int]) -> None:
-        self.task, self.tokens = task, tokens
+    def __init__(self, task: Task, tokens: list[int], guard: Watch | None) -> None:
+        self.task, self.tokens, self.guard = task, tokens, guard
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = state.global_step
         self.task.advance(tokens=self.tokens[step - 1] - (self.tokens[step - 2] if step > 1 else 0))
-        control.should_log |= step == state.max_steps
+        control.should_log |= step == state.max_steps or (self.guard is not None and self.guard.due(step))

@@ -184,7 +184,7 @@ def _series(one: Series, across: Axis, up: Axis, shift: float, *, line: bool, do
     if line and len(placed) > 1:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in placed)
         parts.append(f'<polyline class="line" points="{path}"/>')
-    for x, y, mark in placed if dots else []:
+    for x, y, mark in placed if dots or len(placed) == 1 else []:
         error = ""
         if mark.low is not None and mark.high is not None:
             error = whisker(up.at(mark.low), up.at(mark.high), x, upright=True)

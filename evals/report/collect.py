@@ -33,6 +33,10 @@ class Point(Record):
 
     step: int
     loss: float | None = None
+    loss_reasoning: float | None = None
+    loss_answer: float | None = None
+    held_out_loss: float | None = None
+    held_out_accuracy: float | None = None
     reward: float | None = None
     accuracy: float | None = None
     length: float | None = None

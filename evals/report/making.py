@@ -14,16 +14,58 @@ from evals.report.markup import figure, table
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
+LOSSES: Sequence[tuple[str, Callable[[Point], float | None]]] = (
+    ("loss", lambda point: point.loss),
+    ("reasoning", lambda point: point.loss_reasoning),
+    ("answer", lambda point: point.loss_answer),
+    ("held-out rows", lambda point: point.held_out_loss),
+)
+"""What the curve of a supervised run may hold, of the same tokens or of some."""
+
+
 def training(found: Collected) -> str:
-    """Loss of every supervised run; accuracy and reward of every reinforced one."""
+    """Losses and held-out accuracy of every supervised run; accuracy and reward of every reinforced one."""
     panels = []
     for name, curve in found.curves.items():
         if any(point.loss is not None for point in curve):
-            panels.append(_curve(name, "loss", curve, [("loss", lambda point: point.loss)]))
+            panels.append(_curve(name, "loss", curve, LOSSES))
+        if any(point.held_out_accuracy is not None for point in curve):
+            measured = [("held-out accuracy", lambda point: point.held_out_accuracy)]
+            panels.append(_curve(name, "accuracy on held-out problems", curve, measured))
         if any(point.accuracy is not None for point in curve):
             measured = [("accuracy", _accuracy), ("reward", _reward)]
             panels.append(_curve(name, "accuracy and reward of rollouts", curve, measured))
-    return f'<div class="pair">{"".join(panels)}</div>' if panels else ""
+    drawn = f'<div class="pair">{"".join(panels)}</div>' if panels else ""
+    return drawn + _guards(found)
+
+
+def _guards(found: Collected) -> str:
+    """What guards found: each student beside the base it began from."""
+    marks = [
+        (step.name, step.manifest.report.marks["guard"])
+        for step in found.steps.values()
+        if step.manifest is not None and "guard" in step.manifest.report.marks
+    ]
+    rows = [
+        (
+            name,
+            where.replace("_", " "),
+            f"{row['base']:.1%}",
+            f"{row['student']:.1%}",
+            f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})",
+            f"{row['n']:,}",
+            row["verdict"],
+        )
+        for name, mark in marks
+        for where, row in mark.items()
+        if where in ("target", "off_target")
+    ]
+    if not rows:
+        return ""
+    head = ("step", "problems", "base", "student", "points", "n", "verdict")
+    warned = "".join(f"<li>{text(f'{name}: {line}')}</li>" for name, mark in marks for line in mark["warnings"])
+    notes = f'<ul class="notes">{warned}</ul>' if warned else ""
+    return f"<h3>Students beside their bases</h3>{table(head, rows)}{notes}"
 
 
 def speech(found: Collected) -> str:
@@ -119,7 +161,7 @@ def _curve(
         y_name=what.split()[0],
         y_range=(0.0, 1.0) if share else None,
         show_y=percent if share else compact,
-        dots=False,
+        dots=max(len(one.marks) for one in series) <= 20,
         height=220,
     )
     names = (
