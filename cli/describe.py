@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -57,13 +57,19 @@ def _key(key: str, field: FieldInfo, inputs: Sequence[str], indent: str = "  ") 
     yield f"{indent}{key}: {kind}, {default}{mark}"
     if field.description:
         yield from (f"{indent}    {line.strip()}" for line in field.description.splitlines())
+    outer = f"{key}.NAME" if _by_name(field.annotation) else key
     for model in _models(field.annotation):
         kind = model.model_fields["policy"].annotation if "policy" in model.model_fields else None
         if kind is not None:
             yield f'{indent}  "{get_args(kind)[0]}": {(model.__doc__ or "").strip().splitlines()[0]}'
         for inner, nested in model.model_fields.items():
             if nested.annotation is not kind:
-                yield from _key(inner if kind is not None else f"{key}.{inner}", nested, inputs, indent + "    ")
+                yield from _key(inner if kind is not None else f"{outer}.{inner}", nested, inputs, indent + "    ")
+
+
+def _by_name(annotation: Any) -> bool:
+    """Whether a value is a table of tables under names of their own."""
+    return any(get_origin(part) is dict for part in (annotation, *get_args(annotation)))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -75,7 +75,7 @@ def pilot(recipe: Recipe, step: Step, trial: Trial, assumed: Assumed) -> "Harves
     small = dataclasses.replace(
         step,
         name=name,
-        config=config.model_copy(update={"budget": budget}),
+        config=config.model_copy(update={"budget": budget, "on_lost": "stop"}),
         inputs={**step.inputs, "problems": (source,)},
     )
     tried = dataclasses.replace(recipe, steps={**recipe.steps, name: small})
@@ -122,25 +122,31 @@ def _rate(step: Step, assumed: Assumed) -> "Rate":
     from distill.harvest.prices import find_prices
 
     config: Any = step.config
-    budget, ours = config.budget, config.sampler == "engine"
+    budget = config.budget
     gpus = budget.gpus if budget is not None and budget.gpus is not None else 0
-    if not gpus and ours and assumed.gpus is not None:
+    if not gpus and assumed.gpus is not None and any(one.sampler == "engine" for one in config.speakers.values()):
         gpus = processes(config)
     priced = budget is not None and budget.priced
     prices = find_prices(budget.prices, budget.price) if priced else find_prices(assumed.prices, None)
-    speaker = _speaker(step)
-    if prices is None or speaker is None:
-        return Rate(None, assumed.price if gpus else None, "", gpus)
-    price = prices.of(speaker)
-    return Rate(price, price.gpu_hour, prices.currency, gpus)
+    names = _names(step)
+    if prices is None or not names:
+        return Rate({}, assumed.price if gpus else None, "", gpus, names)
+    found = {teacher: prices.of(name) for teacher, name in names.items()}
+    hourly = max((price.gpu_hour for price in found.values() if price.gpu_hour is not None), default=None)
+    return Rate(found, hourly, prices.currency, gpus, names)
 
 
-def _speaker(step: Step) -> str | None:
-    """The name prices know a harvest's sampler by; None where it is a recording's, who costs nothing."""
+def _names(step: Step) -> dict[str, str]:
+    """The names prices know a harvest's samplers by, by teacher; recordings are left out, they cost nothing."""
     config: Any = step.config
-    if config.sampler == "endpoint":
-        return str(config.endpoint.model)
-    if config.sampler == "engine":
-        lossy = "" if config.weights == "exact" else f"-{config.weights}-weights"
-        return Path(step.inputs["model"][0]).name + lossy
-    return "oracle" if config.sampler == "oracle" else None
+    folders = iter(step.inputs.get("model" if config.teachers is None else "models", ()))
+    names = {}
+    for teacher, one in config.speakers.items():
+        if one.sampler == "endpoint":
+            names[teacher] = str(one.endpoint.model)
+        elif one.model is not None:
+            lossy = "" if one.weights == "exact" else f"-{one.weights}-weights"
+            names[teacher] = Path(next(folders)).name + lossy
+        elif one.sampler == "oracle":
+            names[teacher] = "oracle"
+    return names

@@ -1,5 +1,6 @@
 """`distill plan`: what the steps of a recipe need and take, before anything is bought, loaded or asked for."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,8 +119,9 @@ def _print_engines(
     from distill.plan import estimate_engine
 
     for step in steps:
-        for model in _models(step):
-            estimate = estimate_engine(_use(step, model, prompt_tokens), hardware, _shape(recipe, step, model))
+        for model, config in _models(step):
+            speaking = dataclasses.replace(step, config=config)
+            estimate = estimate_engine(_use(speaking, prompt_tokens), hardware, _shape(recipe, speaking, model))
             typer.echo(estimate.to_json() if json_ else "\n".join(estimate.lines))
 
 
@@ -198,16 +200,16 @@ def _trains(step: "Step") -> bool:
     return step.stage.name in TRAINING or (step.stage.name == "logits" and config.model is not None)
 
 
-def _models(step: "Step") -> Iterator[str]:
-    """Checkpoints a step speaks with through the engine."""
+def _models(step: "Step") -> Iterator[tuple[str, Any]]:
+    """Checkpoints a step speaks with through the engine, each with the table that says how."""
     config: Any = step.config
-    if step.stage.name == "harvest" and config.sampler == "engine":
-        yield config.model
+    if step.stage.name == "harvest":
+        yield from ((one.model, one) for one in config.speakers.values() if one.sampler == "engine")
     elif step.stage.name == "bench":
-        yield from config.checkpoints
+        yield from ((model, config) for model in config.checkpoints)
 
 
-def _use(step: "Step", model: str, prompt_tokens: int) -> Any:
+def _use(step: "Step", prompt_tokens: int) -> Any:
     from cli.samplers import MAX_SLOTS
     from distill.plan import Use
     from distill.sampling.engine.prefill import PREFILL_TOKENS

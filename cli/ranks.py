@@ -15,7 +15,12 @@ KEYS = ("tensor_parallel", "expert_parallel", "data_parallel")
 
 def processes(config: Any) -> int:
     """How many processes a step's table asks for."""
-    return max(getattr(config, key, 1) for key in KEYS)
+    return max(getattr(part, key, 1) for part in _parts(config) for key in KEYS)
+
+
+def _parts(config: Any) -> tuple[Any, ...]:
+    """Tables that may ask for processes: a harvest's are those of its teachers."""
+    return tuple(config.speakers.values()) if hasattr(config, "speakers") else (config,)
 
 
 def expect_processes(step: str, config: Any) -> None:
@@ -26,7 +31,8 @@ def expect_processes(step: str, config: Any) -> None:
         raise UserError(f"[{step}] deepspeed: needs its processes started: add --nproc {wanted}")
     if wanted == running:
         return
-    named = [key for key in KEYS if getattr(config, key, 1) > 1] or [key for key in KEYS if hasattr(config, key)]
+    asked = [key for key in KEYS if any(getattr(part, key, 1) > 1 for part in _parts(config))]
+    named = asked or [key for key in KEYS if hasattr(config, key)]
     keys = ", ".join(named)
     start = f"torchrun --nproc-per-node {wanted} -m cli.main" if wanted > 1 else "distill"
     alone = f"start this step alone as `{start} STAGE --recipe R --step {step}`"

@@ -278,7 +278,7 @@ def data_folder(named: Path | None) -> Path:
 def print_manifest(manifest: "Manifest", ran: bool) -> None:
     """A step's report as a person reads it."""
     if not ran:
-        short = f"; SHORT: {manifest.report.marks['budget']['why']}" if manifest.report.short else ""
+        short = f"; {manifest.report.lines[1]}" if manifest.report.short else ""
         typer.echo(f"  done before ({manifest.seconds:.1f} s){short}")
         return
     for line in manifest.report.lines:

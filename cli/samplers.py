@@ -1,8 +1,8 @@
-"""Which sampler a harvest or a bench speaks through: engine, oracle, endpoint or replay."""
+"""Which samplers a harvest or a bench speaks through: engine, oracle, endpoint, replay or transformers."""
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from distill.progress import Progress
 from distill.prompts import Chat
 from distill.recipe import StepContext
 from distill.records import Message, Problem, fingerprint
+from distill.sampling.endpoint import EndpointConfig
 from distill.sampling.protocols import Sampler
 from distill.sampling.table import EngineConfig
 from distill.selection import Ask, asking, read_problems, select
@@ -23,6 +24,8 @@ from distill.train.on_policy_table import OnPolicyConfig
 
 MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
+BATCH = 32
+"""Rows transformers generates together."""
 
 
 def engine_sampler(
@@ -52,30 +55,55 @@ def engine_sampler(
 
 
 @contextmanager
-def harvest_sampler(context: StepContext) -> Iterator[tuple[Sampler, str]]:
-    """The sampler of a harvest table, and a fingerprint of the chat template it renders with."""
+def harvest_samplers(context: StepContext) -> Iterator[dict[str, tuple[Sampler, str]]]:
+    """The samplers of a harvest table by name, each with a fingerprint of the chat template it renders with."""
     config: HarvestConfig = context.config
     problems = read_problems(context.path("problems"))
-    if config.sampler == "engine":
-        chosen = select(problems, config.select, context.path("problems"))
-        ask = asking(config.instruction)
-        expect_processes(context.step, config)
-        model, progress = context.path("model"), context.progress
-        sampler = engine_sampler(model, chosen, ask, config.longest, config.most_samples, config, progress)
-        yield sampler, _template(sampler)
-    elif config.sampler == "oracle":
+    expect_processes(context.step, config)
+    folders = iter(context.inputs.get("model" if config.teachers is None else "models", ()))
+    with ExitStack() as stack:
+        yield {
+            name: _speaker(context, problems, name, next(folders) if one.model is not None else None, stack)
+            for name, one in config.speakers.items()
+        }
+
+
+def _speaker(
+    context: StepContext, problems: Sequence[Problem], name: str, model: Path | None, stack: ExitStack
+) -> tuple[Sampler, str]:
+    """One of them; what it has to close is left to `stack`."""
+    config: HarvestConfig = context.config
+    how = config.speakers[name]
+    if how.sampler == "oracle":
         from distill.sampling.oracle import OracleSampler
 
-        rates = config.model_dump(include={"terse_rate", "repeat_rate"})
-        yield OracleSampler(problems, error_rate=config.error_rate or 0.0, **rates), ""
-    elif config.sampler == "replay":
+        rates = how.model_dump(include={"terse_rate", "repeat_rate"})
+        return OracleSampler(problems, error_rate=how.error_rate or 0.0, **rates), ""
+    if how.sampler == "replay":
         from distill.sampling.replay import open_recording
 
-        assert config.replay is not None, "checked with the config"
-        yield open_recording(config.replay, context.data), ""
+        assert how.replay is not None, "checked with the config"
+        return open_recording(how.replay, context.data), ""
+    if how.sampler == "endpoint":
+        assert how.endpoint is not None, "checked with the config"
+        endpoint = stack.enter_context(_endpoint(how.endpoint, context.progress))
+        return endpoint, _template(endpoint) if how.endpoint.tokenizer else ""
+    assert model is not None, "checked with the config"
+    sampler: Sampler
+    if how.sampler == "transformers":
+        import torch
+
+        from distill.sampling.generate import GenerateSampler
+        from students.loader import load_student
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = load_student(model, dtype=how.dtype, device=device)
+        sampler = GenerateSampler(loaded, name=model.name, batch=how.batch or BATCH)
     else:
-        with _endpoint(config, context.progress) as sampler:
-            yield sampler, _template(sampler) if config.endpoint and config.endpoint.tokenizer else ""
+        chosen, ask = select(problems, config.select, context.path("problems")), asking(how.instruction)
+        longest, most = config.longest(name), config.most_samples(name)
+        sampler = engine_sampler(model, chosen, ask, longest, most, how, context.progress)
+    return sampler, _template(sampler)
 
 
 def measuring(context: StepContext, field: str = "model") -> tuple[Sampler, Chat, int]:
@@ -105,12 +133,10 @@ def measuring(context: StepContext, field: str = "model") -> tuple[Sampler, Chat
 
 
 @contextmanager
-def _endpoint(config: HarvestConfig, progress: Progress) -> Iterator[Sampler]:
+def _endpoint(endpoint: EndpointConfig, progress: Progress) -> Iterator[Sampler]:
     """Servers by their urls, or llama.cpp started on loopback for as long as the step lasts."""
     from distill.sampling.endpoint import EndpointSampler
 
-    endpoint = config.endpoint
-    assert endpoint is not None, "checked with the config"
     chat = Chat(tokenizer_named(endpoint.tokenizer)) if endpoint.tokenizer else None
     if not endpoint.serve:
         yield EndpointSampler(endpoint, chat=chat, say=progress.say)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.loading import Folders
 from cli.ranks import expect_processes, processes
-from cli.samplers import engine_sampler, harvest_sampler, measuring, tokenizer_named
+from cli.samplers import engine_sampler, harvest_samplers, measuring, tokenizer_named
 from distill.curate.config import CurateConfig
 from distill.curate.held_out import benchmark_test_files, benchmark_tests
 from distill.curate.measure import MeasureConfig, measure
@@ -61,27 +61,29 @@ def _judge(c: StepContext) -> Judge:
 
 def _harvest(c: StepContext) -> Report:
     begun = time.monotonic()
-    with harvest_sampler(c) as (sampler, template), _judge(c) as judge:
+    with harvest_samplers(c) as samplers, _judge(c) as judge:
         done = harvest(
             c.path("problems"),
             c.out,
             c.config,
-            sampler=sampler,
+            sampler=samplers,
             judge=judge,
             seed=c.seed,
             progress=c.progress,
-            chat_fingerprint=template,
             begun=begun,
         )
-        if isinstance(sampler, ReplaySampler):
-            write_labels(c.out, sampler)
+        replayed = [sampler for sampler, _ in samplers.values() if isinstance(sampler, ReplaySampler)]
+        if replayed:
+            write_labels(c.out, *replayed)
     return done
 
 
 def _harvest_files(config: HarvestConfig, data: Path) -> Iterable[Path]:
-    if config.replay is not None:
-        return (recording_file(config.replay, data),)
-    return (gguf_file(config.endpoint.serve),) if config.endpoint is not None and config.endpoint.serve else ()
+    for one in config.speakers.values():
+        if one.replay is not None:
+            yield recording_file(one.replay, data)
+        if one.endpoint is not None and one.endpoint.serve:
+            yield gguf_file(one.endpoint.serve)
 
 
 def judge_again(

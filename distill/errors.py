@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class LostError(UserError):
+    """Who was asked is gone, or does not answer: what it owes can be asked for again, of it or of nobody."""
+
+
 class StoppedError(Exception):
     """A limit of the recipe was reached: nothing is lost, and the same command goes on when the limit is raised.
 

@@ -290,8 +290,8 @@ def test_spending_is_told_by_teacher(tmp_path: Path) -> None:
     budget = BudgetConfig.model_validate({"cost": 1000, "prices": str(table)})
     said = [trace(name, 5, 4).model_copy(update={"sampler": SamplerId(name=name, revision="1")}) for name in "ab"]
     with Account(tmp_path, budget, ("a", "b")) as account:
-        assert account.admits(request, "a") == 3
-        account.take(request, said)
+        assert account.admits("", request, "a") == 3
+        account.take("", request, said)
         assert account.spent()["cost"] == 9 + 18
         assert set(account.facts["by_sampler"]) == {"a", "b"}
 

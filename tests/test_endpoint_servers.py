@@ -117,14 +117,14 @@ def test_the_last_server_may_be_gone_for_as_long_as_patience_says() -> None:
 def test_what_was_under_way_when_a_call_failed_for_good_is_kept() -> None:
     def by_number(handler: Handler, body: dict[str, Any]) -> None:
         if body["seed"] == 1:
-            return handler.reply({"error": "too long"}, 400)
+            return handler.reply({"error": "no such model"}, 404)
         time.sleep(0.3)
         return handler.reply(GOOD)
 
     found: list[Answered] = []
     with serving(by_number) as one:
         answers = sampler(one.url, concurrency=3, deadline=20.0).sample(asked(50, n=3))
-        with pytest.raises(UserError, match="status 400; expected 200"):
+        with pytest.raises(UserError, match="status 404; expected 200"):
             found.extend(answers)
     assert [completion.finish for completion in found[0].completions] == ["stop", "cancelled", "stop"]
     assert len(one.calls) < 10, "no more calls were begun"

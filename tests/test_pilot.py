@@ -19,7 +19,7 @@ from distill.selection import read_problems
 from tests.pilots import coverage, made_up
 from tests.test_cli import complaint, distill
 
-NOBODY = Rate(None, None, "", 0)
+NOBODY = Rate({}, None, "", 0, {})
 RECIPE = """
 [problems.families.stories]
 levels = [1, 2, 3, 4]
@@ -173,12 +173,14 @@ def test_hours_and_cost_are_those_of_a_pocket_calculator(recipe: Path) -> None:
     table = {"problems": "p", "sampler": "oracle", "error_rate": 0.4, "max_tokens": 100, "budget": {"tokens": 100}}
     config = HarvestConfig.model_validate(table)
     price = Price.model_validate({"prompt": 1, "completion": 2, "gpu_hour": 3, "date": "2025-01-01", "source": "x"})
-    row = from_pilot("s", config, 48, problems, pilot, 7200.0, 3600.0, Rate(price, 3.0, "XXX", 8))
+    row = from_pilot("s", config, 48, problems, pilot, 7200.0, 3600.0, Rate({"": price}, 3.0, "XXX", 8, {"": "oracle"}))
     assert row.hours is not None
     assert row.cost is not None
     assert row.hours.value == pytest.approx(2.0), "all problems were tried: setting up, and one hour"
     assert row.cost.value == pytest.approx((row.prompt_tokens.value + 2 * row.tokens.value) / 1e6 + 2 * 8 * 3)
-    half = from_pilot("s", config, 96, problems, pilot, 7200.0, 3600.0, Rate(price, 3.0, "XXX", 8))
+    half = from_pilot(
+        "s", config, 96, problems, pilot, 7200.0, 3600.0, Rate({"": price}, 3.0, "XXX", 8, {"": "oracle"})
+    )
     assert half.hours is not None
     assert half.hours.value == pytest.approx(3.0), "a model is loaded once"
     assert half.notes == ("budget.tokens 100 would be spent before the end",)

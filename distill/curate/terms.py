@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from distill.errors import UserError, did_you_mean
 from distill.records import Record, reason
-from distill.runs import MANIFEST, Manifest, read_manifest
+from distill.runs import MANIFEST, read_manifest
 
 Terms = Literal["allows-training", "forbids-training", "unknown"]
 
@@ -157,7 +157,12 @@ def sources_of(folder: Path) -> list[Source]:
             return TypeAdapter(list[Source]).validate_python(manifest.report.marks[SOURCES])
         except ValidationError as error:
             raise UserError(f"{folder / MANIFEST}: marks.{SOURCES}: {reason(error)}") from error
-    return [_of_sampler(folder, manifest)]
+    teachers = manifest.report.marks.get("teachers")
+    if teachers is None:
+        name = str(manifest.report.marks.get("sampler", {}).get("name", "")) or None
+        return [_of_sampler(folder, name, manifest.config.get("sampler"), manifest.report.counts.get("traces"))]
+    spoke = [one for one in teachers.values() if one["traces"]]
+    return [_of_sampler(folder, one["sampler"]["name"], one["kind"], one["traces"]) for one in spoke]
 
 
 def gate(folders: Iterable[Path], terms: Literal["refuse", "accept"], accepted: Sequence[str]) -> list[Source]:
@@ -194,10 +199,9 @@ def gate(folders: Iterable[Path], terms: Literal["refuse", "accept"], accepted: 
     return sources
 
 
-def _of_sampler(folder: Path, manifest: Manifest) -> Source:
+def _of_sampler(folder: Path, teacher: str | None, kind: object, traces: float | None) -> Source:
     """A harvest's own sampler: our models allow it, others by the table."""
-    teacher = str(manifest.report.marks.get("sampler", {}).get("name", "")) or None
-    kind = manifest.config.get("sampler")
+    count = None if traces is None else int(traces)
     if kind in OURS:
         return Source(
             name=teacher or folder.name,
@@ -205,12 +209,7 @@ def _of_sampler(folder: Path, manifest: Manifest) -> Source:
             terms="allows-training",
             teacher=teacher,
             basis=f"sampler {kind}: own model",
-            traces=_count(manifest),
+            traces=count,
         )
     terms, basis = suggested(teacher)
-    return Source(name=teacher or folder.name, terms=terms, teacher=teacher, basis=basis, traces=_count(manifest))
-
-
-def _count(manifest: Manifest) -> int | None:
-    traces = manifest.report.counts.get("traces")
-    return None if traces is None else int(traces)
+    return Source(name=teacher or folder.name, terms=terms, teacher=teacher, basis=basis, traces=count)

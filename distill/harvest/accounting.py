@@ -95,7 +95,7 @@ class Account:
         """The limit that affords no further request; None while there is room."""
         self._billing = Billing(continues=continues)
         self._counted = False
-        self._reserved: dict[Request, tuple[int, float]] = {}
+        self._reserved: dict[tuple[str, Request], tuple[int, float]] = {}
         self._first: dict[str, float] = {}
         self._since = time.monotonic()
 
@@ -129,8 +129,8 @@ class Account:
         """Nothing is under way."""
         self._reserved.clear()
 
-    def admits(self, request: Request, sampler: str) -> int:
-        """How many samples of a request the budget affords at worst; those are set aside."""
+    def admits(self, teacher: str, request: Request, sampler: str) -> int:
+        """How many samples of a request to a teacher the budget affords at worst; those are set aside."""
         self.clock.check()
         if not self.limited:
             return request.n
@@ -151,12 +151,12 @@ class Account:
         if fits == request.n:
             self.spent_out = None
         if fits:
-            self._reserved[request] = fits * request.params.max_tokens, fits * worst
+            self._reserved[teacher, request] = fits * request.params.max_tokens, fits * worst
         return fits
 
-    def take(self, request: Request, traces: Sequence[Trace]) -> None:
-        """Traces of a request are stored: what they did not use is free again."""
-        self._reserved.pop(request, None)
+    def take(self, teacher: str, request: Request, traces: Sequence[Trace]) -> None:
+        """Traces of a request to a teacher are stored: what they did not use is free again."""
+        self._reserved.pop((teacher, request), None)
         for trace in traces:
             self.by_sampler[trace.sampler.name] += self._billing.of(trace)
 

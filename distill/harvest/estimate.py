@@ -12,7 +12,7 @@ Without a pilot there are only upper bounds, from the table and the problems.
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +62,25 @@ class HarvestEstimate(Record):
 class Rate:
     """What a harvest is paid by, as far as that is known."""
 
-    price: Price | None
-    """Of tokens, or of GPU hours."""
+    prices: Mapping[str, Price]
+    """Of tokens, or of GPU hours, by teacher; empty where nobody says."""
     hourly: float | None
     """Of one GPU for an hour."""
     currency: str
     gpus: int
     """GPUs the sampler takes; 0 where nobody says."""
+    names: Mapping[str, str]
+    """Samplers by teacher, as traces name them."""
+
+    @property
+    def by_sampler(self) -> dict[str, Price]:
+        """Prices by who spoke."""
+        return {self.names[teacher]: price for teacher, price in self.prices.items()}
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether tokens cost anything."""
+        return any(price.prompt is not None for price in self.prices.values())
 
 
 def draw_pilot(problems: Sequence[Problem], share: float, seed: int) -> list[Problem]:
@@ -93,8 +105,12 @@ def from_pilot(
     `seconds`: how long the pilot took, all attempts together, `setup` of them before anything could be asked.
     """
     billing, spends = Billing(continues=config.forcing is not None), defaultdict[str, Spend](Spend)
+    prices, costs = rate.by_sampler, defaultdict[str, float](float)
     for trace in read_ledger(folder / TRACES, Trace):
-        spends[trace.problem_id] += billing.of(trace)
+        spend = billing.of(trace)
+        spends[trace.problem_id] += spend
+        if trace.sampler.name in prices:
+            costs[trace.problem_id] += spend.cost(prices[trace.sampler.name])
     rows = [spends[problem.id] for problem in piloted]
 
     def total(values: Sequence[float]) -> Range:
@@ -107,9 +123,9 @@ def from_pilot(
     each = max(seconds - setup, 0.0) / max(seen, 1) / 3600
     hours = _scaled(pace, each, setup / 3600)
     gpu_hours = _scaled(hours, rate.gpus) if rate.gpus else None
-    price, cost = rate.price, None
-    if price is not None and price.prompt is not None:
-        cost = total([row.cost(price) for row in rows])
+    cost = None
+    if rate.of_tokens:
+        cost = total([costs[problem.id] for problem in piloted])
     if rate.hourly is not None and gpu_hours is not None:
         cost = _sum(cost, _scaled(gpu_hours, rate.hourly))
     return HarvestEstimate(
@@ -128,32 +144,48 @@ def from_pilot(
 
 
 def at_most(step: str, config: HarvestConfig, problems: Sequence[Problem], rate: Rate) -> HarvestEstimate:
-    """The row of a harvest that nobody has tried: bounds from its table."""
-    each = config.samples if config.rounds is None else sum(config.rounds.samples)
-    forcing, checks = config.forcing, config.verify.traces if config.verify is not None else 0
-    calls = each * (1 + (forcing.times if forcing is not None else 0)) + checks
-    tokens = each * (config.max_tokens + (forcing.times * forcing.max_tokens if forcing is not None else 0))
-    tokens += checks * config.max_tokens
-    if config.rounds is not None and config.rounds.budget_tokens is not None:
-        tokens = min(tokens, config.rounds.budget_tokens)
-    ask, beside = asking(config.instruction), config.longest - config.max_tokens
-    prompts = sum(most_tokens(ask(problem)) + beside for problem in problems) * calls
-    price, n = rate.price, len(problems)
-    cost = None
-    if price is not None and price.prompt is not None:
-        cost = _bound(price.of_tokens(prompts, 0, n * tokens))
-    bounds = {"tokens": _bound(n * tokens), "cost": cost, "gpu_hours": None}
+    """The row of a harvest that nobody has tried: bounds from its table.
+
+    Teachers that share rounds each may get all of them, as far as a bound knows.
+    """
+    found = [_most(config, name, problems, rate.prices.get(name)) for name in config.speakers]
+    together = sum if config.rounds is None else max
+    calls, tokens, prompts, price = (together(column) for column in zip(*found, strict=True))
+    n, cost = len(problems), _bound(price) if rate.of_tokens else None
+    bounds = {"tokens": _bound(tokens), "cost": cost, "gpu_hours": None}
     return HarvestEstimate(
         step=step,
         problems=n,
         piloted=0,
-        samples=_bound(n * calls),
-        tokens=_bound(n * tokens),
+        samples=_bound(calls),
+        tokens=_bound(tokens),
         prompt_tokens=_bound(prompts),
         cost=cost,
         currency=rate.currency if cost is not None else "",
         notes=_limits(config.budget, bounds),
     )
+
+
+def _most(
+    config: HarvestConfig, name: str, problems: Sequence[Problem], price: Price | None
+) -> tuple[float, float, float, float]:
+    """Calls, completion tokens, prompt tokens and cost of one teacher at most."""
+    how, share = config.speakers[name], config.teachers[name].share if config.teachers is not None else None
+    each = config.most_samples(name) if config.rounds is None else sum(config.rounds.samples)
+    forcing, checks = config.forcing, config.verify.traces if config.verify is not None else 0
+    calls = each * (1 + (forcing.times if forcing is not None else 0)) + checks
+    tokens = each * (how.max_tokens + (forcing.times * forcing.max_tokens if forcing is not None else 0))
+    tokens += checks * how.max_tokens
+    if config.rounds is not None and config.rounds.budget_tokens is not None:
+        tokens = min(tokens, config.rounds.budget_tokens)
+    ask, beside = asking(how.instruction), config.longest(name) - how.max_tokens
+    asked = problems
+    if share is not None:
+        asked = [problem for problem in problems if name in config.roster.of(problem.id)]
+    prompts = sum(most_tokens(ask(problem)) + beside for problem in asked) * calls
+    n = len(asked)
+    cost = price.of_tokens(prompts, 0, n * tokens) if price is not None else 0.0
+    return n * calls, n * tokens, prompts, cost
 
 
 def table(rows: Sequence[HarvestEstimate]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from distill.harvest.draw import problem_seed
+from distill.harvest.job import problem_seed
 from distill.harvest.standing import Drawn, Standings
 from distill.prompts import join_thought
 from distill.records import Message, Problem, Record, Trace

@@ -6,6 +6,7 @@ Addresses are shown here and stored nowhere.
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Protocol, get_args, runtime_checkable
 
 from distill.harvest.accounting import Account
@@ -27,9 +28,9 @@ class Served(Protocol):
 class Panel:
     """Knows what came so far, whoever stored it."""
 
-    def __init__(self, account: Account, sampler: object) -> None:
+    def __init__(self, account: Account, samplers: Iterable[object]) -> None:
         self._account = account
-        self._served = sampler if isinstance(sampler, Served) else None
+        self._served = [sampler for sampler in samplers if isinstance(sampler, Served)]
         self._seen: Counter[str] = Counter()
 
     def see(self, status: str) -> None:
@@ -44,7 +45,8 @@ class Panel:
         lines = ["  ".join(shares)] if seen else []
         lasts = self._account.lasts
         lines.append(f"spent {self._account.told}" + ("" if lasts is None else f"; lasts {_span(lasts)} at this rate"))
-        return lines + (servers(self._served.health(), time.time()) if self._served else [])
+        found = [one for served in self._served for one in served.health()]
+        return lines + (servers(found, time.time()) if found else [])
 
 
 _ORDER = (*get_args(Status), "unjudged")

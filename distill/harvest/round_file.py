@@ -29,8 +29,10 @@ class Wanted(Record):
 
     problem_id: str
     first: int
-    """Index of its first new sample: indexes go on from round to round."""
+    """Index of its first new sample: indexes go on from round to round, each teacher's for itself."""
     n: int = 1
+    teacher: str | None = Field(default=None, exclude_if=unused)
+    """Who is asked, where there are several."""
     parent: str | None = Field(default=None, exclude_if=unused)
     """The trace that is continued or checked."""
     examples: tuple[str, ...] | None = Field(default=None, exclude_if=unused)

@@ -11,6 +11,7 @@ gives the same decision, in whatever order it came.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -19,10 +20,11 @@ from pydantic import ConfigDict, Field, PositiveInt
 
 from distill.harvest.forcing import ForcingConfig
 from distill.harvest.memory import Memory, MemoryConfig
+from distill.harvest.roster import ONE, Roster
 from distill.harvest.round_file import How, RoundFile, Wanted
 from distill.harvest.standing import Drawn, Standings
 from distill.harvest.verify import VerifyConfig, to_check
-from distill.records import Record
+from distill.records import Record, unused
 
 
 class RoundsConfig(Record):
@@ -36,6 +38,8 @@ class RoundsConfig(Record):
     """Verified traces after which a problem gets no more samples; without it, all rounds are drawn."""
     temperatures: tuple[float, ...] = ()
     """Temperature of each round; without it, the table's."""
+    teachers: tuple[str, ...] | None = Field(default=None, exclude_if=unused)
+    """Which of several teachers is asked in each round; without it, samples are dealt to all of them in turn."""
     give_up_after: int | None = Field(default=None, gt=0)
     """Samples without a verified one after which a problem is given up."""
     budget_tokens: int | None = Field(default=None, gt=0)
@@ -53,6 +57,7 @@ class Policy:
     forcing: ForcingConfig | None = None
     memory: MemoryConfig | None = None
     verify: VerifyConfig | None = None
+    roster: Roster = ONE
 
     def decide(self, history: Sequence[RoundFile], now: Standings) -> RoundFile | None:
         """The next round; None when the last one closed the harvest."""
@@ -87,15 +92,15 @@ class _Turn:
     """Problems given up in this decision, and why."""
     over: set[str] = field(init=False)
     """Problems given up before."""
-    asked: dict[str, int] = field(init=False)
-    """Samples each problem was promised so far, whether or not they arrived."""
+    asked: dict[str, Counter[str]] = field(init=False)
+    """Samples each problem was promised so far by teacher, whether or not they arrived."""
 
     def __post_init__(self) -> None:
         self.over = {problem_id for file in self.history for problem_id in file.given_up}
         self.asked = {}
         for file in self.history:
             for wanted in file.wanted if file.how == "sample" else ():
-                self.asked[wanted.problem_id] = self.asked.get(wanted.problem_id, 0) + wanted.n
+                self.asked.setdefault(wanted.problem_id, Counter())[wanted.teacher or ""] += wanted.n
 
     def decided(self, how: How, wanted: list[Wanted], temperature: float | None = None) -> RoundFile:
         return RoundFile(
@@ -118,12 +123,28 @@ class _Turn:
             verified = len(self.now.verified(problem_id))
             if self._settled(verified):
                 continue
-            first = self.asked.get(problem_id, 0)
-            n = self._number(problem_id, step, first, verified)
-            if n:
+            asked = self.asked.get(problem_id, Counter())
+            refused = self.now.refused.get(problem_id, {})
+            n = self._number(problem_id, step, sum(asked[name] for name in asked.keys() - refused.keys()), verified)
+            dealt = self._dealt(problem_id, step, n, asked)
+            if dealt:
                 shown = memory.recall(problem) if memory is not None and not verified else ()
-                wanted.append(Wanted(problem_id=problem_id, first=first, n=n, examples=shown or None))
+                wanted += [
+                    Wanted(
+                        problem_id=problem_id, first=asked[name], n=count, teacher=name or None, examples=shown or None
+                    )
+                    for name, count in dealt.items()
+                ]
         return wanted
+
+    def _dealt(self, problem_id: str, step: int, n: int, asked: Counter[str]) -> dict[str, int]:
+        """Who is asked for how many; a problem that all its teachers refuse is given up."""
+        roster = self.policy.roster
+        refused = self.now.refused.get(problem_id, {})
+        dealt = roster.deal(problem_id, step, n, asked, refused)
+        if refused and set(roster.of(problem_id)) <= refused.keys():
+            self.fresh.setdefault(problem_id, f"refused: {next(iter(refused.values()))}")
+        return dealt
 
     def continued(self) -> list[Wanted]:
         """Truncated traces of problems that are not settled, each once."""
@@ -168,7 +189,7 @@ class _Turn:
                 and problem_id not in self.over
                 and problem_id not in self.fresh
             ):
-                samples = self.asked.get(problem_id, 0)
+                samples = self.asked.get(problem_id, Counter()).total()
                 why = f"rounds over: {verified} of {target} verified in {samples} samples"
                 self.fresh[problem_id] = self._dear(problem_id, verified) or why
 
@@ -211,4 +232,6 @@ class _Turn:
 
 
 def _child(problem_id: str, parent: Drawn) -> Wanted:
-    return Wanted(problem_id=problem_id, first=parent.sample_index, parent=parent.trace_id)
+    return Wanted(
+        problem_id=problem_id, first=parent.sample_index, teacher=parent.teacher or None, parent=parent.trace_id
+    )

@@ -36,6 +36,8 @@ class Drawn:
     """One judged trace, its text left out."""
 
     trace_id: str
+    teacher: str
+    """Whose it is, by its name among several."""
     round: int
     how: How
     sample_index: int
@@ -62,6 +64,8 @@ class Standings:
         self.problems = {problem.id: problem for problem in problems}
         self.majority = majority
         self.rows: dict[str, Drawn] = {}
+        self.refused: dict[str, dict[str, str]] = {}
+        """By problem: teachers whose server will not take it, and why."""
         self._ids: dict[str, list[str]] = defaultdict(list)
 
     def take(self, row: Judged, how: How) -> None:
@@ -73,6 +77,7 @@ class Standings:
         continues = how == "continue" and parent is not None
         self.rows[trace.id] = Drawn(
             trace_id=trace.id,
+            teacher=row.teacher,
             round=trace.round,
             how=how,
             sample_index=trace.sample_index,
@@ -87,6 +92,10 @@ class Standings:
             links=parent.links + 1 if continues and parent else 0,
         )
         self._ids[row.problem.id].append(trace.id)
+
+    def refuse(self, problem_id: str, teacher: str, why: str) -> None:
+        """A teacher's server will not take this problem."""
+        self.refused.setdefault(problem_id, {})[teacher] = why
 
     def of(self, problem_id: str) -> list[Drawn]:
         """Traces of a problem in the order they were asked for."""

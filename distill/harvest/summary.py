@@ -104,11 +104,10 @@ def summarize(
         lines.append(f"P(fixed | wrong)    {_told(found.fixed)}")
         lines.append(f"P(broken | correct) {_told(found.broken)}")
         marks["checked"] = {f"{before} -> {after}": n for (before, after), n in sorted(found.became.items())}
-    head = report.lines[: 2 + (report.counts["missing"] > 0)]
     return report.model_copy(
         update={
             "counts": {**report.counts, **counts},
-            "lines": (*head, *lines),
+            "lines": (*report.lines, *lines),
             "marks": {**report.marks, **marks},
         }
     )

@@ -5,7 +5,7 @@ Sample k of a problem is the same draw in whatever round it comes: rounds that c
 else ask for the first samples that one long round would have asked for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,31 +13,35 @@ from pathlib import Path
 from distill.errors import UserError
 from distill.harvest.accounting import Account
 from distill.harvest.config import HarvestConfig
-from distill.harvest.draw import TRACES, Judge, Judged, Want, draw_and_judge, problem_seed
+from distill.harvest.draw import TRACES, Judge, Judged, draw_and_judge
 from distill.harvest.forcing import whole
+from distill.harvest.job import Speaker, Want, problem_seed
+from distill.harvest.lost import Lost
 from distill.harvest.memory import said, worked
+from distill.harvest.refusals import Refusals
+from distill.harvest.roster import Roster
 from distill.harvest.round_file import RoundFile, Wanted, read_rounds, write_round
 from distill.harvest.rounds import Policy, RoundsConfig
 from distill.harvest.standing import Standings
 from distill.ledger import read_ledger
 from distill.progress import Progress, Watch
 from distill.records import Message, Params, Problem, Trace, fingerprint
-from distill.sampling.protocols import Sampler
 from distill.selection import Ask, asking
 
 
 @dataclass(slots=True)
 class Walk:
-    """One harvest, round after round. `seed` is that of the run and the table together."""
+    """One harvest, round after round."""
 
     problems: Sequence[Problem]
     out: Path
     config: HarvestConfig
-    sampler: Sampler
+    speakers: Mapping[str, Speaker]
+    roster: Roster
     judge: Judge
-    seed: int
     progress: Progress
-    template: str
+    refusals: Refusals
+    lost: Lost
     account: Account
     watch: Watch
     history: list[RoundFile] = field(default_factory=list)
@@ -79,58 +83,68 @@ class Walk:
         rows = draw_and_judge(
             wants,
             self.out,
-            sampler=self.sampler,
             judge=self.judge,
-            seed=self.seed,
             progress=self.progress,
             round=file.round,
             label=f"harvest round {file.round} ({file.how})",
-            template=self.template,
             account=self.account,
             watch=self.watch,
+            refusals=self.refusals,
+            lost=self.lost,
         )
         for row in rows if wants else ():
             self.now.take(row, file.how)
             yield row
+        for refusal in self.refusals.rows.values():
+            if refusal.round == file.round and file.how == "sample":
+                self.now.refuse(refusal.problem_id, refusal.teacher or "", refusal.why)
 
     def _wants(self, file: RoundFile) -> list[Want]:
         texts = _Texts(self.out, file.wanted)
-        params, ask = self.config.params, asking(self.config.instruction)
-        if file.temperature is not None:
-            params = params.model_copy(update={"temperature": file.temperature})
         wants = []
         for wanted in file.wanted:
             problem = self.now.problems[wanted.problem_id]
+            speaker, how = self.speakers[wanted.teacher or ""], self.config.speakers[wanted.teacher or ""]
+            params, ask = how.params, asking(how.instruction)
+            if file.temperature is not None:
+                params = params.model_copy(update={"temperature": file.temperature})
             if wanted.parent is None:
-                seed = problem_seed(self.seed, problem.id)
+                seed = problem_seed(speaker.seed, problem.id)
                 shown = partial(_shown, ask=ask, examples=texts.examples(wanted.examples, self.now.problems))
-                wants.append(Want(problem, shown, params, seed, wanted.first, wanted.n, examples=wanted.examples))
+                wants.append(
+                    Want(speaker, problem, shown, params, seed, wanted.first, wanted.n, examples=wanted.examples)
+                )
                 continue
             parent = texts.traces[wanted.parent]
-            seed = problem_seed(self.seed, parent.id, file.round)
+            seed = problem_seed(speaker.seed, parent.id, file.round)
             shown = partial(_shown, ask=ask, examples=texts.examples(parent.examples, self.now.problems))
             if file.how == "check":
-                wants.append(self._checked(problem, shown, params, seed, wanted, parent))
+                wants.append(self._checked(speaker, problem, shown, params, seed, wanted, parent))
             else:
-                wants.append(self._continued(problem, shown, seed, wanted, parent))
+                wants.append(self._continued(speaker, problem, shown, seed, wanted, parent))
         return wants
 
-    def _checked(self, problem: Problem, shown: Ask, params: Params, seed: int, wanted: Wanted, parent: Trace) -> Want:
+    def _checked(
+        self, speaker: Speaker, problem: Problem, shown: Ask, params: Params, seed: int, wanted: Wanted, parent: Trace
+    ) -> Want:
         assert self.config.verify is not None, "a check was decided"
         turns = (
             Message(role="assistant", content=said(parent)),
             Message(role="user", content=self.config.verify.instruction),
         )
         ask = partial(_followed, shown=shown, turns=turns)
-        return Want(problem, ask, params, seed, wanted.first, wanted.n, parent, examples=parent.examples)
+        return Want(speaker, problem, ask, params, seed, wanted.first, wanted.n, parent, examples=parent.examples)
 
-    def _continued(self, problem: Problem, shown: Ask, seed: int, wanted: Wanted, parent: Trace) -> Want:
+    def _continued(
+        self, speaker: Speaker, problem: Problem, shown: Ask, seed: int, wanted: Wanted, parent: Trace
+    ) -> Want:
         forcing = self.config.forcing
         assert forcing is not None, "a continuation was decided"
         assert parent.params is not None, "it was sampled here"
         params = parent.params.model_copy(update={"max_tokens": forcing.max_tokens})
         turn = Message(role="assistant", content=parent.text + forcing.say)
         return Want(
+            speaker,
             problem,
             partial(_followed, shown=shown, turns=(turn,)),
             params,
@@ -147,23 +161,21 @@ class Walk:
 def _policy(walk: Walk) -> Policy:
     config = walk.config
     tables = {key: getattr(config, key) for key in ("rounds", "majority", "memory", "forcing", "verify")}
-    told = [
-        walk.sampler.identity,
-        walk.template,
-        config.params,
-        config.instruction,
-        config.samples,
-        walk.seed,
-        tables,
-        [problem.id for problem in walk.problems],
+    asked = [
+        (name, [one.sampler.identity, one.template, how.params, how.instruction, config.samples, one.seed])
+        for (name, one), how in zip(walk.speakers.items(), config.speakers.values(), strict=True)
     ]
+    ids = [problem.id for problem in walk.problems]
+    shares = [walk.roster.shares] if config.teachers is not None else []
+    told = [*asked[0][1], tables, ids] if config.teachers is None else [asked, *shares, tables, ids]
     return Policy(
         config.rounds or RoundsConfig(samples=(config.samples,)),
-        config.max_tokens,
+        config.longest_sample,
         fingerprint(told),
         forcing=config.forcing,
         memory=config.memory,
         verify=config.verify,
+        roster=walk.roster,
     )
 
 

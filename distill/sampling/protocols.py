@@ -47,6 +47,8 @@ class Answered:
 
     request: Request
     completions: tuple[Completion, ...]
+    refused: str = ""
+    """Why this request, and no other, will not be answered however often it is asked; what is missing is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,14 +246,15 @@ def recording_file(config: ReplayConfig, data_dir: Path) -> Path:
     return data_file(data_dir, _find(config.recording).file)
 
 
-def write_labels(folder: Path, sampler: ReplaySampler) -> int:
-    """Write `labels.jsonl` beside the traces of a harvest that `sampler` answered; returns how many rows."""
+def write_labels(folder: Path, *samplers: ReplaySampler) -> int:
+    """Write `labels.jsonl` beside the traces of a harvest that `samplers` answered; returns how many rows."""
     labels = (
-        (trace.id, sampler.label(trace.problem_id, trace.sample_index))
+        (trace.id, sampler.label(trace.problem_id, trace.sample_index), sampler.source)
         for trace in read_ledger(folder / "traces", Trace)
+        for sampler in samplers
         if trace.sampler == sampler.identity
     )
-    rows = [Label(trace_id=id, label=label, source=sampler.source) for id, label in labels if label is not None]
+    rows = [Label(trace_id=id, label=label, source=source) for id, label, source in labels if label is not None]
     return write_jsonl(folder / LABELS, rows) if rows else 0
 
 

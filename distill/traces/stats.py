@@ -1,10 +1,12 @@
 """Stats: what a run folder's traces are, counted by SQL over the index; no text is read."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 from distill.harvest import TRACES, VERDICTS
+from distill.harvest.refusals import Refusal, Refusals
 from distill.ledger import seals, shard_files
 from distill.progress import Progress
 from distill.records import Problem, Record, Status
@@ -72,6 +74,8 @@ class Stats(Record):
     families: tuple[Group, ...]
     samplers: tuple[Group, ...]
     lengths: tuple[Lengths, ...]
+    refused: dict[str, int]
+    """Samples that servers would not draw, by teacher and their reason."""
     faults: int
     """Lines and shards that are not as they were written; `verify` names each."""
 
@@ -94,6 +98,9 @@ class Stats(Record):
             "",
             *(group.line for group in self.families),
         ]
+        if self.refused:
+            told += ["", f"{sum(self.refused.values()):,} samples refused by their servers:"]
+            told += [f"  {count:,} x {why}" for why, count in self.refused.items()]
         if self.faults:
             told.append(f"{self.faults:,} faults: distill traces verify {self.folder}")
         return told
@@ -105,10 +112,10 @@ def stats(folder: Path, *, problems: Path | None, progress: Progress) -> Stats:
     Raises UserError when there are no traces, or the problems named are not there.
     """
     with open_index(folder, progress) as index:
-        return _count(index, problems_asked(folder, problems))
+        return _count(index, problems_asked(folder, problems), Refusals(folder).rows.values())
 
 
-def _count(index: Index, problems: Iterator[Problem]) -> Stats:
+def _count(index: Index, problems: Iterator[Problem], refusals: Iterable[Refusal]) -> Stats:
     index.connection.execute("CREATE TEMP TABLE asked (id TEXT PRIMARY KEY, name TEXT) WITHOUT ROWID")
     rows = ((problem.id, _name(problem)) for problem in problems)
     index.connection.executemany("INSERT INTO asked VALUES (?, ?)", rows)
@@ -138,6 +145,7 @@ def _count(index: Index, problems: Iterator[Problem]) -> Stats:
             _lengths(index, "all", "1", ()),
             *(_lengths(index, name, "status = ?", (name,)) for name in verdict_mix(index) if name != UNJUDGED),
         ),
+        refused=dict(Counter(f"{row.sampler.name}: {row.why}" for row in refusals).most_common()),
         faults=index.one("SELECT coalesce(sum(faults), 0) FROM shards"),
     )
 

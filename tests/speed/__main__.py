@@ -16,7 +16,7 @@ import torch
 import transformers
 
 HERE = Path(__file__).parent
-ALL = ("endpoint", "engine", "ledger", "near", "packing", "scoring", "teacher", "teacher_engine", "training")
+ALL = ("endpoint", "engine", "harvest", "ledger", "near", "packing", "scoring", "teacher", "teacher_engine", "training")
 
 
 def device() -> str:

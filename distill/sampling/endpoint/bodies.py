@@ -154,7 +154,7 @@ def ask(
     """The body of a call for `n` completions. Raises UserError for parameters servers have no common word for."""
     for key in ("repetition_penalty", "top_logprobs"):
         if getattr(params, key) is not None:
-            raise UserError(f"endpoint {config.servers[0]}: {key}: servers have no common word for it")
+            raise UserError(f"endpoint {config.where}: {key}: servers have no common word for it")
     body: dict[str, Any] = {"model": config.model}
     if chat is None:
         body["messages"] = [message.model_dump() for message in messages]

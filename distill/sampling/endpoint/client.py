@@ -48,9 +48,9 @@ class Call(Generic[Answer]):
 class RefusedError(Exception):
     """The server will not do what was asked, however often."""
 
-    def __init__(self, why: str, status: int = 200) -> None:
-        super().__init__(why)
-        self.status = status
+    def __init__(self, why: str, status: int = 200, url: str = "") -> None:
+        super().__init__(f"endpoint {url}: {why}" if url else why)
+        self.why, self.status = why, status
 
 
 class Client:
@@ -152,7 +152,7 @@ def _named(error: Exception) -> str:
 
 def _authorities(config: EndpointConfig) -> ssl.SSLContext | bool:
     """Whose certificates are believed. Reading the usual ones takes 30 ms, so plain http does without: nobody's."""
-    if not config.trust_env and all(url.startswith("http:") for url in config.servers):
+    if not config.trust_env and config.servers and all(url.startswith("http:") for url in config.servers):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not config.ca_file:
         return True

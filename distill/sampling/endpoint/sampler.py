@@ -2,7 +2,8 @@
 
 Samples of one problem are asked for one a call, each with its own seed, or several a call (`n`)
 where the servers honor that; a server that returns fewer is asked for the others one by one.
-When something cannot pass, what is under way is finished and kept, and then the error is raised.
+When something cannot pass, what is under way is finished and kept, and then the error is raised. What a
+server refuses for what it says (a prompt beyond its context) is answered as refused, and the others go on.
 
 What is not covered: token ids of what is sampled, top log-probabilities (servers name tokens by
 text), and the exact token count of each of several completions of one call (`bodies`).
@@ -14,7 +15,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,22 +23,26 @@ from pydantic import ValidationError
 
 from distill.errors import UserError
 from distill.prompts import Chat
-from distill.records import Completion, SamplerId, reason
+from distill.records import Completion, Message, SamplerId, reason
 from distill.sampling.endpoint import prompt_logprobs
 from distill.sampling.endpoint.bodies import PATHS, Whole, ask, read
 from distill.sampling.endpoint.client import Answer, Call, RefusedError
 from distill.sampling.endpoint.config import EndpointConfig
+from distill.sampling.endpoint.doubt import OF_A_REQUEST
 from distill.sampling.endpoint.key import find_key
 from distill.sampling.endpoint.pool import Health, Say, Server
 from distill.sampling.endpoint.retry import PassingError
 from distill.sampling.endpoint.session import Session
 from distill.sampling.endpoint.stream import read_stream
+from distill.sampling.endpoint.urls import addresses
 from distill.sampling.protocols import Answered, Request, TokenScores
 
 CANCELLED = Completion(text="", finish="cancelled", prompt_tokens=0, completion_tokens=0)
 """Stands for what was not sampled in an answer that is otherwise worth keeping."""
 AHEAD = 2
 """Completions not yet here, and requests not yet taken, in multiples of what the servers take at once."""
+HELLO = (Message(role="user", content="Say hello."),)
+"""Asked where it is in doubt whether a server takes anything at all."""
 SAMPLES_TOGETHER = (400, 422)
 """What servers say to an `n` they do not know."""
 
@@ -45,14 +50,14 @@ SAMPLES_TOGETHER = (400, 422)
 class _Progress:
     """Completions asked for, and those that came or will not: each counted in one thread only."""
 
-    def __init__(self, room: int, wake: queue.SimpleQueue[Any]) -> None:
+    def __init__(self, room: Callable[[], int], wake: queue.SimpleQueue[Any]) -> None:
         self.asked = self.settled = 0
         self._room, self._wake = room, wake
 
     @property
     def has_room(self) -> bool:
         """Whether more may be asked for."""
-        return self.asked - self.settled < self._room
+        return self.asked - self.settled < self._room()
 
     def settle(self, count: int) -> None:
         """So many came; wakes the reader when that makes room. Called on the loop."""
@@ -70,14 +75,13 @@ class EndpointSampler:
 
         Raises UserError when the key is missing or open to others.
         """
-        assert config.servers, "`serve` is somebody else's to start"
+        assert not config.serve, "that is somebody else's to start"
         assert (chat is not None) == (config.api == "completions"), "completions need a template"
         self.config, self.chat = config, chat
         self._say: Say = say or (lambda text: None)
         self._key = find_key(config)
-        self._servers = tuple(Server(url, config.concurrency) for url in config.servers)
+        self._servers = [Server(url, config.concurrency) for url in addresses(config)]
         self._together = config.per_call > 1
-        self._most = config.concurrency * len(self._servers)
         self._lock = threading.Lock()
         self._users = 0
         self._session: Session | None = None
@@ -94,7 +98,12 @@ class EndpointSampler:
 
     def health(self) -> list[Health]:
         """Every server as it is now; may be asked from any thread."""
-        return [server.health for server in self._servers]
+        return [server.health for server in list(self._servers) if server.listed or server.in_flight]
+
+    @property
+    def _most(self) -> int:
+        """Completions all servers take at once; those of one where a file names none yet."""
+        return self.config.concurrency * max(sum(server.listed for server in list(self._servers)), 1)
 
     def score(self, token_ids: list[int], top_k: int) -> TokenScores:
         """Over vLLM's prompt log-probabilities; UserError from a server that has none."""
@@ -143,7 +152,7 @@ class EndpointSampler:
         arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         with self._speaking() as session, session.works() as works:
             source, going = iter(requests), 0
-            progress = _Progress(AHEAD * self._most, arrived)
+            progress = _Progress(lambda: AHEAD * self._most, arrived)
             failure: UserError | None = None
             while True:
                 while failure is None and progress.has_room and going < AHEAD * self._most:
@@ -195,20 +204,23 @@ class EndpointSampler:
     async def _answer(
         self, session: Session, progress: _Progress, request: Request
     ) -> tuple[Answered | None, UserError | None]:
-        """All completions of a request, or as many as came with what went wrong."""
+        """All completions of a request, or as many as came with why it is refused, or with what went wrong."""
         places: list[Completion | None] = [None] * request.n
         size = min(self.config.per_call, self.config.concurrency)
         chunks = [range(first, min(first + size, request.n)) for first in range(0, request.n, size)]
         error: UserError | None = None
+        refused = ""
         try:
             await self._all(session, progress, request, chunks, places)
+        except RefusedError as refusal:
+            refused = refusal.why
         except UserError as failure:
             error = failure
         came = [place for place in places if place is not None]
         progress.settle(request.n - len(came))
-        if not came:
+        if not came and not refused:
             return None, error
-        return Answered(request, tuple(place or CANCELLED for place in places)), error
+        return Answered(request, tuple(place or CANCELLED for place in places), refused), error
 
     async def _all(
         self,
@@ -222,9 +234,10 @@ class EndpointSampler:
         if len(chunks) == 1:
             return await self._fill(session, progress, request, chunks[0], places)
         fills = (self._fill(session, progress, request, chunk, places) for chunk in chunks)
-        for ended in await asyncio.gather(*fills, return_exceptions=True):
-            if isinstance(ended, BaseException):
-                raise ended
+        ended = await asyncio.gather(*fills, return_exceptions=True)
+        failures = sorted((found for found in ended if found is not None), key=_is_refusal)
+        if failures:
+            raise failures[0]
 
     async def _fill(
         self,
@@ -241,8 +254,12 @@ class EndpointSampler:
                 whole, server = await session.persist(self._call(request, chunk))
             except RefusedError as refusal:
                 if len(chunk) == 1 or refusal.status not in SAMPLES_TOGETHER:
-                    raise session.end(UserError(str(refusal))) from None
+                    await self._blame(session, request, refusal)
+                    raise
+                # `n`, or what the request says? One sample alone tells.
+                await self._fill(session, progress, request, chunk[:1], places)
                 self._one_by_one(str(refusal))
+                missing = chunk[1:]
             except UserError as error:
                 raise session.end(error) from None
             else:
@@ -252,6 +269,20 @@ class EndpointSampler:
         if missing:
             singles = [range(place, place + 1) for place in missing]
             await self._all(session, progress, request, singles, places)
+
+    async def _blame(self, session: Session, request: Request, refusal: RefusedError) -> None:
+        """Return where one request was refused for what it says. UserError, and no more calls, where everything is."""
+
+        async def ask_shortly() -> None:
+            await session.persist(self._call(Request("hello", HELLO, request.params, seed=request.seed), range(1)))
+
+        try:
+            alone = await session.doubt.settle(refusal, ask_shortly)
+        except UserError as error:
+            raise session.end(error) from None
+        if not alone:
+            also = "; so is a short question" if refusal.status in OF_A_REQUEST else ""
+            raise session.end(UserError(f"{refusal}{also}")) from None
 
     def _keep(self, whole: Whole, server: Server, chunk: range, places: list[Completion | None]) -> None:
         for number, completion in whole.completions.items():
@@ -287,3 +318,8 @@ class EndpointSampler:
             if isinstance(error, ValidationError) and error.errors()[0]["type"] == "json_invalid":
                 raise PassingError(f"not JSON ({why}): {body[:60]!r}") from error
             raise UserError(f"no log-probabilities of a prompt ({why}); vLLM returns them") from error
+
+
+def _is_refusal(failure: BaseException) -> bool:
+    """Of several failures the one that ends everything is raised."""
+    return isinstance(failure, RefusedError)

@@ -2,19 +2,21 @@
 
 Each call is tried until it is whole or `tries` is spent. An attempt that reached no server is not
 counted, nor one refused as too much while others were answered: the server works, the turn will
-come. When something cannot pass, no further call is sent and those under way are finished.
+come. When something cannot pass, no further call is sent and those under way are finished. A call that is
+refused for what it says is one thing; that everything is refused is another (`Doubt`).
 """
 
 import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from distill.errors import UserError
+from distill.errors import LostError, UserError
 from distill.sampling.endpoint.client import Answer, Call, Client, RefusedError
 from distill.sampling.endpoint.config import EndpointConfig
+from distill.sampling.endpoint.doubt import Doubt
 from distill.sampling.endpoint.key import Key
 from distill.sampling.endpoint.pool import Pool, Say, Server
 from distill.sampling.endpoint.retry import PassingError, RetryBudget, backoff
@@ -25,9 +27,11 @@ Result = TypeVar("Result")
 class Session:
     """Connections, queue and clock of one sampler while it speaks."""
 
-    def __init__(self, config: EndpointConfig, key: Key | None, servers: Sequence[Server], say: Say) -> None:
+    def __init__(self, config: EndpointConfig, key: Key | None, servers: list[Server], say: Say) -> None:
+        """`servers` is added to where a file names new ones."""
         self._config, self._key, self._servers, self._say = config, key, servers, say
         self._budget = RetryBudget()
+        self.doubt = Doubt()
         self._answered = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
@@ -42,7 +46,7 @@ class Session:
 
     async def _open(self) -> None:
         self._client = Client(self._config, self._key)
-        self._pool = Pool(self._servers, self._client.gone, self._config.patience, self._say)
+        self._pool = Pool(self._servers, self._client.gone, self._config, self._say)
         await self._pool.start()
 
     def close(self) -> None:
@@ -94,13 +98,14 @@ class Session:
                 self._pool.failed(server, failure, sent)
             except RefusedError as error:
                 server.failed += 1
-                raise RefusedError(f"endpoint {server.url}: {error}", error.status) from None
+                raise RefusedError(str(error), error.status, server.url) from None
             except UserError as error:
                 server.failed += 1
                 raise UserError(f"endpoint {server.url}: {error}") from None
             else:
                 self._answered += 1
                 self._budget.answered()
+                self.doubt.answered()
                 self._pool.answered(server, call.n)
                 return answer, server
             finally:
@@ -110,7 +115,7 @@ class Session:
             tried += not (works or failure.trouble == "down")
             if tried >= self._config.tries:
                 last = f"no whole answer in {tried} tries, the last: {failure}"
-                raise UserError(f"endpoint {server.url}: {call.name}: {last}")
+                raise LostError(f"endpoint {server.url}: {call.name}: {last}")
             if self._pool.over is not None:
                 raise self._pool.over
             if failure.trouble != "down":
