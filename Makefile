@@ -7,6 +7,7 @@ BIN    := $(VENV)/bin
 RECIPE ?= mini
 SET    ?=
 SLICE  ?= tests
+MINUTES ?= 30
 export HF_HUB_OFFLINE ?= 1
 export GOMP_SPINCOUNT ?= 30000
 export TOKENIZERS_PARALLELISM ?= false
@@ -17,7 +18,7 @@ RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce adaptive pilots test test-smollm test-slow check judge-audit dedup-audit ledger-audit
-.PHONY: training-kills speed soak storm gpu clean
+.PHONY: smollm training-kills speed soak storm gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -54,6 +55,9 @@ adaptive: $(READY) ## Adaptive rounds against 16 samples for everyone with the m
 
 pilots: $(READY) ## How often a pilot's intervals hold what its harvest took, 2,000 pilots each (after make adaptive)
 	$(BIN)/python -m tests.pilots runs/adaptive/adaptive
+
+smollm: $(SMOLLM) ## SmolLM2-135M learns from GSM8K traces, sits its test before and after: MINUTES=30
+	$(RUN) run --recipe smollm --minutes $(MINUTES) $(foreach s,$(SET),--set '$(s)')
 
 test: $(READY) ## All tests (set DISTILL_DATA to the benchmark files to run those that need them)
 	$(BIN)/python -m pytest

@@ -61,6 +61,9 @@ DeepspeedOption = Annotated[
     str | None,
     typer.Option("--deepspeed", help="zero1, zero2, zero3, zero2-offload, zero3-offload or a .json; with --nproc."),
 ]
+MinutesOption = Annotated[
+    float | None, typer.Option("--minutes", min=0.1, help="Size the steps of the table [minutes] to this machine.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no report, errors only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a step instead of text.")]
 
@@ -78,6 +81,7 @@ def run(
     to: Annotated[str | None, typer.Option("--to", help="Stop after this step (and run only what it needs).")] = None,
     out: OutOption = None,
     set_: SetOption = None,
+    minutes: MinutesOption = None,
     data: DataOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
@@ -92,7 +96,7 @@ def run(
         _refuse_held(recipe, out)
     loaded = load(recipe, set_)
     names = ancestors(loaded, to) if to is not None else list(loaded.steps)
-    _run(loaded, names, out, data, kept, quiet=quiet, json_=json_)
+    _run(loaded, names, out, data, kept, minutes, quiet=quiet, json_=json_)
 
 
 def stages(name: Annotated[str | None, typer.Argument(help="A stage; without one, all are listed.")] = None) -> None:
@@ -132,6 +136,21 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
         sandbox: SandboxOption = "",
         accept: AcceptOption = False,
     ) -> None:
+        timed(recipe, step, from_, out, set_, None, data, quiet, json_, sandbox, accept)
+
+    def timed(
+        recipe: RecipeOption,
+        step: StepOption = None,
+        from_: FromOption = None,
+        out: OutOption = None,
+        set_: SetOption = None,
+        minutes: MinutesOption = None,
+        data: DataOption = None,
+        quiet: QuietOption = False,
+        json_: JsonOption = False,
+        sandbox: SandboxOption = "",
+        accept: AcceptOption = False,
+    ) -> None:
         from cli.describe import choose_step, replace_main_input
 
         kept = chosen(sandbox, accepted=accept)
@@ -140,7 +159,7 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
         name = choose_step(loaded, stage, step)
         if from_ is not None:
             loaded = replace_main_input(loaded, name, from_)
-        _run(loaded, [name], out, data, kept, quiet=quiet, json_=json_)
+        _run(loaded, [name], out, data, kept, minutes, quiet=quiet, json_=json_)
 
     def scaling(
         recipe: RecipeOption,
@@ -148,6 +167,7 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
         from_: FromOption = None,
         out: OutOption = None,
         set_: SetOption = None,
+        minutes: MinutesOption = None,
         data: DataOption = None,
         quiet: QuietOption = False,
         json_: JsonOption = False,
@@ -162,7 +182,7 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
             set_ = [*(set_ or []), *overrides(loaded, choose_step(loaded, stage, step), nproc, deepspeed)]
             load(recipe, set_)  # a refusal comes once, before any process is started
         launch(nproc)
-        judging(recipe, step, from_, out, set_, data, quiet, json_)
+        timed(recipe, step, from_, out, set_, minutes, data, quiet, json_)
 
     def explaining(
         recipe: RecipeOption,
@@ -182,6 +202,8 @@ def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads t
 
     if stage in SCALING:
         return scaling
+    if stage == "bench":
+        return timed
     return judging if stage in JUDGING else explaining if stage == "curate" else command
 
 
@@ -229,15 +251,19 @@ def _run(
     out: Path | None,
     data: Path | None,
     sandbox: "Sandbox",
+    minutes: float | None,
     *,
     quiet: bool,
     json_: bool,
 ) -> None:
     from cli.ranks import joined
+    from distill.minutes import check_sizable
 
+    if minutes is not None:
+        check_sizable(recipe, names)
     with joined(recipe, names) as leads:
         if leads:
-            _walk(recipe, names, out, data, sandbox, quiet=quiet, json_=json_)
+            _walk(recipe, names, out, data, sandbox, minutes, quiet=quiet, json_=json_)
 
 
 def _walk(
@@ -246,11 +272,13 @@ def _walk(
     out: Path | None,
     data: Path | None,
     sandbox: "Sandbox",
+    minutes: float | None,
     *,
     quiet: bool,
     json_: bool,
 ) -> None:
     from cli.notes import told
+    from distill.minutes import sized_step
     from distill.progress import Progress
     from distill.recipe import run_step
 
@@ -263,7 +291,12 @@ def _walk(
         if not (quiet or json_):
             typer.echo(f"[{name}]")
         with told(progress):
-            manifest, ran = run_step(recipe, name, folder, source, progress, sandbox)
+            found = recipe
+            if minutes is not None:
+                found, choice = sized_step(recipe, name, minutes, folder, source, progress, sandbox)
+                if choice is not None and not (quiet or json_):
+                    typer.echo(f"  {choice.line}")
+            manifest, ran = run_step(found, name, folder, source, progress, sandbox)
         if json_:
             typer.echo(json.dumps({**manifest.model_dump(mode="json"), "folder": str(folder / name), "ran": ran}))
         elif not quiet:

@@ -28,6 +28,7 @@ from distill.recipe import Stage, StepContext, renewed
 from distill.runs import Manifest, Report
 from distill.sampling.replay import ReplaySampler, recording_file, write_labels
 from distill.selection import asking, read_problems, select
+from distill.train import sizing as train_sizing
 from distill.train.guard.watch import Given
 from distill.train.kd import Distillation, KdConfig, kd
 from distill.train.lesson import Lesson
@@ -38,6 +39,7 @@ from distill.train.preflight.findings import Findings
 from distill.train.rl import RlConfig, rl
 from distill.train.sft import sft
 from distill.train.sft_table import SftConfig
+from evals import sizing as bench_sizing
 from evals.bench import BenchConfig, bench, checkpoint_names
 from evals.report.stage import ReportConfig, report
 from students.gguf import StudentImportConfig, gguf_file, student_import
@@ -311,13 +313,13 @@ REGISTRY = {
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
         Stage("student-import", StudentImportConfig, _student_import, reads=_student_import_files),
-        Stage("sft", SftConfig, _sft, preflight=_sft_preflight),
+        Stage("sft", SftConfig, _sft, preflight=_sft_preflight, sized=train_sizing.SIZED),
         Stage("logits", LogitsConfig, _logits),
-        Stage("kd", KdConfig, _kd, preflight=_kd_preflight),
+        Stage("kd", KdConfig, _kd, preflight=_kd_preflight, sized=train_sizing.SIZED),
         Stage("on-policy", OnPolicyConfig, _on_policy, version=f"1 judge {JUDGE_VERSION}"),
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),
-        Stage("bench", BenchConfig, _bench, version=f"1 judge {JUDGE_VERSION}"),
+        Stage("bench", BenchConfig, _bench, version=f"1 judge {JUDGE_VERSION}", sized=bench_sizing.SIZED),
         Stage("report", ReportConfig, _report),
     )
 }

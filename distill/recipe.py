@@ -19,6 +19,8 @@ from pydantic_core import to_jsonable_python
 from distill.content import file_fingerprint
 from distill.errors import StoppedError, UserError, did_you_mean
 from distill.inputs import named, without
+from distill.overrides import apply
+from distill.pace import MINUTES, Sized, shares
 from distill.progress import Progress
 from distill.records import fingerprint
 from distill.runs import (
@@ -98,6 +100,8 @@ class Stage:
     """Everything the stage may refuse before its first step, with no step taken: `preflight.findings.Findings`."""
     goes_on: Callable[[Any, Report], bool] = lambda config, report: False
     """Whether a folder finished short of what its table asks for can be continued under the limits of today."""
+    sized: Sized | None = None
+    """How `--minutes` turns into this stage's budget; None where it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class Recipe:
     """What of it was run, on what, and what was not."""
     seed: int
     steps: Mapping[str, Step] = field(default_factory=dict)
+    minutes: Mapping[str, float] = field(default_factory=dict)
+    """Share of `--minutes` of each step that can be cut to a time."""
 
 
 def find_recipe(name: str) -> Path:
@@ -148,8 +154,9 @@ def load_recipe(path: Path, stages: Mapping[str, Stage], overrides: Iterable[str
     except (ValueError, RecursionError) as error:  # TOML and Unicode errors are ValueErrors
         raise UserError(f"{path}: not TOML ({error})") from error
     for override in overrides:
-        _override(tables, override, path)
+        apply(tables, override, path)
     header = {key: tables.pop(key) for key in HEADER if key in tables}
+    minutes = tables.pop(MINUTES, {})
     for key, table in tables.items():
         if not isinstance(table, dict) and key in stages:
             raise UserError(f"{path}: {key}: expected a table, got {table!r}")
@@ -169,7 +176,9 @@ def load_recipe(path: Path, stages: Mapping[str, Stage], overrides: Iterable[str
                 if not is_path(name) and name not in steps:
                     raise UserError(f"{path}: [{step.name}] {key}: unknown step {name!r}{did_you_mean(name, steps)}")
     ordered = {name: steps[name] for name in _order(path, steps)}
-    return Recipe(path.stem, path, str(header.get("title", path.stem)), str(header.get("status", "")), seed, ordered)
+    title, status = str(header.get("title", path.stem)), str(header.get("status", ""))
+    sized = shares(path, minutes, {name: (step.stage.name, step.stage.sized) for name, step in steps.items()})
+    return Recipe(path.stem, path, title, status, seed, ordered, sized)
 
 
 def is_path(name: str) -> bool:
@@ -380,21 +389,3 @@ def _order(path: Path, steps: Mapping[str, Step]) -> list[str]:
     for name in steps:
         visit(name)
     return done
-
-
-def _override(tables: dict[str, Any], override: str, path: Path) -> None:
-    """Apply `table.key=value` (or `seed=1`); the value is read as TOML, else as a string."""
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise UserError(f"--set {override}: expected table.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):  # not TOML, so it is a string
-        value = text
-    *where, last = key.strip().split(".")
-    table = tables
-    for part in where:
-        if not isinstance(table.get(part), dict):
-            raise UserError(f"--set {override}: {path} has no table [{'.'.join(where)}]{did_you_mean(part, table)}")
-        table = table[part]
-    table[last] = value

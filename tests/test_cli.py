@@ -16,7 +16,7 @@ from cli.main import main
 from cli.run_command import STAGES
 from cli.stages import REGISTRY
 from distill.recipe import SHIPPED, load_recipe
-from distill.runs import hold
+from distill.runs import hold, read_manifest
 
 SMALL = """
 [problems.families.stories]
@@ -198,3 +198,73 @@ def test_a_terminal_shows_one_screen_of_a_long_error_and_a_pipe_all_of_it(monkey
     told = module._told(error).splitlines()
     assert told[-1] == "... and 976 more lines: 2> errors.txt writes them all"
     assert len(told) == 25
+
+
+SIZED = """
+[minutes]
+sft = 0.5
+bench = 0.5
+
+[problems.families.stories]
+levels = [1]
+train = 20
+test = 40
+
+[traces]
+stage = "harvest"
+problems = "problems"
+sampler = "oracle"
+error_rate = 0.0
+max_tokens = 100
+
+[curate]
+traces = "traces"
+problems = "problems"
+against = "problems"
+decontaminate = "by-construction"
+
+[student-init]
+spec = "mini-95k"
+
+[sft]
+data = "curate"
+model = "student-init"
+steps = 6
+tokens_per_batch = 256
+
+[bench]
+checkpoints = ["student-init", "sft"]
+problems = "problems"
+compare = [["sft", "student-init"]]
+max_tokens = 8
+"""
+
+
+def test_minutes_size_training_and_exam_once(tmp_path: Path) -> None:
+    path, out = tmp_path / "sized.toml", tmp_path / "out"
+    path.write_text(SIZED)
+    arguments = ("run", "--recipe", path, "--out", out, "--minutes", "20")
+    first = distill(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "small run: " in first.stdout
+    assert first.stdout.count("all the recipe asks for") == 2
+    choices = [json.loads((out / f"{step}.minutes.json").read_text()) for step in ("sft", "bench")]
+    assert [list(choice["pilots"]) for choice in choices] == [
+        ["sft.minutes-4"],
+        ["bench.minutes-8", "bench.minutes-32"],
+    ]
+    assert read_manifest(out / "sft").report.counts["steps"] == 6
+    assert read_manifest(out / "bench").report.counts["problems"] == 40
+    assert not [*out.glob("[!.]*.minutes-*")], "small runs are not kept"
+    again = distill(*arguments)
+    assert again.stdout.count("done before") == 6
+    assert [json.loads((out / f"{step}.minutes.json").read_text()) for step in ("sft", "bench")] == choices
+
+
+def test_minutes_of_a_recipe_without_shares_are_refused(small: Path, tmp_path: Path) -> None:
+    said = complaint("run", "--recipe", small, "--out", tmp_path / "out", "--minutes", "20")
+    assert said == (
+        f"{small}: [minutes]: there is no table, so --minutes has nothing to size; expected shares of sft, kd or "
+        "bench steps, such as sft = 0.6"
+    )
+    assert not (tmp_path / "out").exists()

