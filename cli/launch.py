@@ -34,6 +34,7 @@ def launch(nproc: int | None) -> None:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=nproc,
+        max_restarts=0,  # what failed once has said why; a second attempt would say it again, or wait for nobody
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         run_id="distill",
