@@ -4,9 +4,10 @@ For one machine. Over several, torchrun itself starts the command on each of the
 themselves started, by whatever, start nothing.
 """
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
+
+from cli.ranks import is_rank
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
@@ -25,7 +26,7 @@ def overrides(recipe: "Recipe", step: str, nproc: int | None, deepspeed: str | N
 
 def launch(nproc: int | None) -> None:
     """Start this very command on `nproc` processes and exit with its code; return where that is done already."""
-    if nproc is None or "RANK" in os.environ:
+    if nproc is None or is_rank():
         return
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

@@ -15,6 +15,7 @@ from cli import (
     teacher_command,
     traces_command,
 )
+from cli.ranks import end, is_rank
 from distill.errors import StoppedError, UserError
 
 app = typer.Typer(
@@ -59,6 +60,15 @@ decontaminate_command.register(app)
 
 def main() -> None:
     """Entry point. What the user can mend is one line and exit code 2; a spent budget is one line and 3."""
+    try:
+        _run()
+    except SystemExit as stopped:
+        if is_rank():
+            end(stopped.code)
+        raise
+
+
+def _run() -> None:
     try:
         app()
     except UserError as error:

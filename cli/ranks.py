@@ -1,10 +1,11 @@
 """Several processes of one command, started by torchrun: rank 0 runs it, the others compute for it."""
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from distill.errors import UserError
 from distill.recipe import Recipe
@@ -26,7 +27,7 @@ def _parts(config: Any) -> tuple[Any, ...]:
 def expect_processes(step: str, config: Any) -> None:
     """Raise UserError unless as many processes run as the step's table asks for."""
     wanted, running = processes(config), int(os.environ.get("WORLD_SIZE", "1"))
-    launched = "RANK" in os.environ
+    launched = is_rank()
     if getattr(config, "deepspeed", None) is not None and not launched:
         raise UserError(f"[{step}] deepspeed: needs its processes started: add --nproc {wanted}")
     if wanted == running:
@@ -43,6 +44,23 @@ def expect_processes(step: str, config: Any) -> None:
     )
 
 
+def is_rank() -> bool:
+    """Whether torchrun, or `--nproc`, started this process."""
+    return "RANK" in os.environ
+
+
+def end(code: str | int | None) -> NoReturn:
+    """End a rank's process when its work is done, without taking Python down around gloo's threads.
+
+    One of them may ask for the interpreter while it is being taken down, is ended for it, and takes the process with
+    it by abort: a run that had written everything was then reported as failed (1 of some 50 under load).
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 @contextmanager
 def joined(recipe: Recipe, names: Sequence[str]) -> Iterator[bool]:
     """True where the steps are to be run. On other ranks they are over when this begins, and it is False.
@@ -51,7 +69,7 @@ def joined(recipe: Recipe, names: Sequence[str]) -> Iterator[bool]:
     ranks exit with the same code and say nothing.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if "RANK" not in os.environ:
+    if not is_rank():
         yield True
         return
     try:
