@@ -88,6 +88,12 @@ def test_a_policy_that_is_well_goes_on(start: dict[str, Any], now: dict[str, Any
     assert watched(now, start=start) is None
 
 
+def test_more_of_next_to_no_entropy_is_not_babble() -> None:
+    """A cold start that is sure of itself has 0.001 nats a token, and eight times that when it learns: not a collapse."""
+    assert watched({"accuracy": 0.88, "entropy": 0.008}, start={"accuracy": 0.95, "entropy": 0.001}) is None
+    assert watched({"accuracy": 0.88, "entropy": 0.2}, start={"accuracy": 0.95, "entropy": 0.001}) is not None
+
+
 def test_a_drop_that_chance_explains_does_not_stop_a_run() -> None:
     few = RlLevel(completions=8, groups=1, accuracy=0.875, length=30.0, entropy=0.1, stuck=0)
     less = RlLevel(completions=8, groups=1, accuracy=0.5, length=30.0, entropy=0.1, stuck=0)

@@ -20,6 +20,8 @@ FINE = 0.9
 """Accuracy from which on a level is well whatever else it does."""
 STANDARD_ERRORS = 3.0
 """A drop of accuracy has to be so many standard errors wide beside its limit: 16 levels are looked at every step."""
+CALM = 0.1
+"""Nats a token up to which a policy is sure of itself, however much surer it was at the start."""
 LEAST = 16
 """Completions under which a level's length and entropy say nothing."""
 
@@ -35,7 +37,7 @@ class GuardConfig(BaseModel):
     entropy_least: float = Field(default=0.05, ge=0, lt=1)
     """Smallest entropy a token, as a share of the start's, where accuracy has not risen."""
     entropy_most: float = Field(default=4.0, ge=0)
-    """Largest entropy a token, as a multiple of the start's."""
+    """Largest entropy a token, as a multiple of the start's; 0.1 nats are never too much."""
     length_least: float = Field(default=0.33, ge=0, lt=1)
     """Smallest mean length, as a share of the start's, where accuracy has not risen."""
     length_most: float = Field(default=3.0, ge=0)
@@ -114,7 +116,7 @@ class Guard:
             least, most = getattr(config, f"{key}_least"), getattr(config, f"{key}_most")
             if least and not better and after < before * least**share:
                 yield f"{key}_least", f"{after:.3g} {unit} and {now.accuracy:.0%} right, {before:.3g}"
-            if most and after > before * most**share:
+            if most and after > max(before * most**share, CALM if key == "entropy" else 0.0):
                 yield f"{key}_most", f"{after:.3g} {unit} and {now.accuracy:.0%} right, {before:.3g}"
 
 
