@@ -22,7 +22,7 @@ from distill.pace import MINUTES, Pace, Sized, Tried
 from distill.progress import Progress
 from distill.recipe import Recipe, Step, is_path, run_step, step_fingerprint, step_folder
 from distill.records import Record
-from distill.runs import check_free, device, write_durably
+from distill.runs import MANIFEST, check_free, device, read_manifest, write_durably
 from distill.sandbox import Sandbox
 
 USED = 0.95
@@ -78,7 +78,7 @@ def check_sizable(recipe: Recipe, names: list[str]) -> None:
 def sized_step(
     recipe: Recipe, name: str, minutes: float, out: Path, data: Path, progress: Progress, sandbox: Sandbox
 ) -> tuple[Recipe, Choice | None]:
-    """The recipe with a budget for one step whose inputs are complete; None where the step has no share.
+    """The recipe with a budget for one step whose inputs are complete; None where the step has no share, or is done.
 
     Small runs are made unless a choice from the same stands in `out`. Raises UserError when the share is too short.
     """
@@ -87,6 +87,9 @@ def sized_step(
     if share is None or sized is None:
         return recipe, None
     made_from, _ = step_fingerprint(recipe, step, out, data)
+    folder = step_folder(out, name)
+    if (folder / MANIFEST).is_file() and read_manifest(folder).fingerprint == made_from:  # all that was asked for
+        return recipe, None
     file = step_folder(out, f"{name}.minutes.json")
     inputs = {
         key: tuple(Path(ref) if is_path(ref) else step_folder(out, ref) for ref in refs)

@@ -129,6 +129,13 @@ def test_no_step_gets_more_than_the_recipe_asks_for(tmp_path: Path, digging: Dig
     assert "all the recipe asks for" in choice.line
 
 
+def test_what_was_done_as_written_is_not_sized(tmp_path: Path, digging: Digging) -> None:
+    recipe, out = recipe_of(tmp_path, digging), tmp_path / "out"
+    run_step(recipe, "dig", out, Path("data"), Progress("quiet"), WALLED)
+    config, choice = size(recipe, out)
+    assert (config, choice, digging.dug) == (recipe.steps["dig"].config, None, [9])
+
+
 def test_a_step_without_a_share_is_left_alone(tmp_path: Path, digging: Digging) -> None:
     recipe = recipe_of(tmp_path, digging)
     config, choice = size(recipe, tmp_path / "out", name="rest")
