@@ -89,7 +89,7 @@ def test_a_policy_that_is_well_goes_on(start: dict[str, Any], now: dict[str, Any
 
 
 def test_more_of_next_to_no_entropy_is_not_babble() -> None:
-    """A cold start that is sure of itself has 0.001 nats a token, and eight times that when it learns: not a collapse."""
+    """A cold start that is sure of itself has 0.001 nats a token, and eight times that when it learns: no collapse."""
     assert watched({"accuracy": 0.88, "entropy": 0.008}, start={"accuracy": 0.95, "entropy": 0.001}) is None
     assert watched({"accuracy": 0.88, "entropy": 0.2}, start={"accuracy": 0.95, "entropy": 0.001}) is not None
 
