@@ -10,7 +10,7 @@ from distill.errors import UserError, did_you_mean
 def apply(tables: dict[str, Any], override: str, path: Path) -> None:
     """Put `table.key=value` (or `seed=1`) into `tables`; the value is read as TOML, else as a string.
 
-    Raises UserError.
+    A step's inner table that the recipe leaves out is begun; the step itself has to be there. Raises UserError.
     """
     key, equals, text = override.partition("=")
     if not equals:
@@ -21,8 +21,9 @@ def apply(tables: dict[str, Any], override: str, path: Path) -> None:
         value = text
     *where, last = key.strip().split(".")
     table = tables
-    for part in where:
-        if not isinstance(table.get(part), dict):
+    for depth, part in enumerate(where):
+        inner = table.setdefault(part, {}) if depth else table.get(part)
+        if not isinstance(inner, dict):
             raise UserError(f"--set {override}: {path} has no table [{'.'.join(where)}]{did_you_mean(part, table)}")
-        table = table[part]
+        table = inner
     table[last] = value
