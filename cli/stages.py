@@ -24,7 +24,7 @@ from distill.problems.benchmarks import benchmark_files
 from distill.problems.stage import ProblemsConfig, problems
 from distill.progress import Mode, Progress
 from distill.prompts import Chat
-from distill.recipe import Stage, StepContext, renewed
+from distill.recipe import Stage, StepContext, renewed, written
 from distill.runs import Manifest, Report
 from distill.sampling.replay import ReplaySampler, recording_file, write_labels
 from distill.selection import asking, read_problems, select
@@ -291,7 +291,13 @@ def _bench(c: StepContext) -> Report:
 
 
 def _report(c: StepContext) -> Report:
-    return report(c.inputs["bench"], c.inputs.get("runs", ()), c.out, c.config, progress=c.progress)
+    return report(c.inputs["bench"], c.inputs.get("runs", ()), c.out, c.config, tables=table_of, progress=c.progress)
+
+
+def table_of(manifest: Manifest) -> dict[str, Any]:
+    """What a recipe has to say for the step of a manifest: its config without what is default."""
+    stage = REGISTRY.get(manifest.stage)
+    return dict(manifest.config) if stage is None else written(stage, manifest.config)
 
 
 REGISTRY = {
@@ -320,6 +326,6 @@ REGISTRY = {
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),
         Stage("bench", BenchConfig, _bench, version=f"1 judge {JUDGE_VERSION}", sized=bench_sizing.SIZED),
-        Stage("report", ReportConfig, _report),
+        Stage("report", ReportConfig, _report, version="2"),
     )
 }

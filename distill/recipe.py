@@ -232,8 +232,8 @@ def renewed(manifest: Manifest, stage: Stage, data: Path) -> str | None:
     return _made_from(stage, stage.version, *made_from)
 
 
-def _config_of(stage: Stage, table: Mapping[str, Any]) -> StageConfig:
-    """A manifest's table as a config: as if nobody had written what is default, for some configs refuse that."""
+def written(stage: Stage, table: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's table as if nobody had written what is default, for some configs refuse that."""
     fields = stage.config.model_fields
     idle = {
         name
@@ -241,7 +241,11 @@ def _config_of(stage: Stage, table: Mapping[str, Any]) -> StageConfig:
         if not field.is_required()
         and table.get(name) == to_jsonable_python(field.get_default(call_default_factory=True))
     }
-    return stage.config.model_validate({name: value for name, value in table.items() if name not in idle})
+    return {name: value for name, value in table.items() if name not in idle}
+
+
+def _config_of(stage: Stage, table: Mapping[str, Any]) -> StageConfig:
+    return stage.config.model_validate(written(stage, table))
 
 
 def _files(stage: Stage, config: StageConfig, data: Path) -> list[list[str]]:

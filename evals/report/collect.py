@@ -21,9 +21,15 @@ from distill.runs import MANIFEST, Manifest, read_manifest
 from distill.selection import read_problems
 from evals.bench import DISAGREEMENTS, ITEMS, PAIRED, SCORES
 from evals.examination import Disagreement
+from evals.report.choosing import Shown, chosen, shown
+from evals.report.composition import Composed, composed
 from evals.scoring import Paired
 
 CURVE = "curve.jsonl"
+WEIGHTS = (".safetensors", ".gguf", ".bin")
+"""Endings of files that hold weights."""
+BEGINNINGS = ("teacher-init", "student-init", "student-import")
+"""Stages that make a checkpoint nobody trained here."""
 
 
 class Point(Record):
@@ -56,27 +62,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One shown sample."""
-
-    checkpoint: str
-    item: Item
-    trace: Trace | None
-    verdict: Verdict | None
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One problem with what each checkpoint said."""
-
-    problem_id: str
-    task: str
-    level: int | None
-    problem: Problem | None
-    answers: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Bench:
     """One bench folder."""
 
@@ -88,6 +73,12 @@ class Bench:
     """Per checkpoint."""
     parameters: Mapping[str, tuple[int, int]]
     """Per checkpoint whose lineage says so: all parameters, and those active for one token."""
+    weights: Mapping[str, int]
+    """Per checkpoint whose folder is here: bytes of its weights on disk."""
+    roles: Mapping[str, str]
+    """Per sampled checkpoint: teacher, base, student or quantized."""
+    subjects: Mapping[str, str]
+    """Per problem that has one."""
     shown: tuple[Shown, ...]
     disagreements: tuple[Disagreement, ...]
 
@@ -120,17 +111,31 @@ class Collected:
     """Inputs before users."""
     curves: Mapping[str, Sequence[Point]]
     harvests: tuple[Spoken, ...]
+    sets: tuple[Composed, ...]
+    """What curate steps wrote."""
+
+    def problems(self, path: Path) -> dict[str, Problem]:
+        """Those a bench asked, by id; empty when they are gone."""
+        return _problems(self.steps[path])
 
 
-def collect(benches: Sequence[Path], runs: Sequence[Path], examples: int) -> Collected:
-    """Read all of it. Raises UserError when a named folder is not a complete run folder."""
+def collect(benches: Sequence[Path], runs: Sequence[Path], examples: int, samples: int = 1) -> Collected:
+    """Read all of it, with `samples` samples of `examples` problems of each bench to read.
+
+    Raises UserError when a named folder is not a complete run folder.
+    """
     steps = _graph([*runs, *benches])
     found = [(path, step) for path, step in steps.items() if step.manifest is not None]
     return Collected(
-        benches=tuple(_bench(path, steps, examples) for path in benches),
+        benches=tuple(_bench(path, steps, examples, samples) for path in benches),
         steps=steps,
         curves={step.name: read_jsonl(path / CURVE, Point) for path, step in found if (path / CURVE).is_file()},
         harvests=tuple(_spoken(path) for path, step in found if step.manifest and step.manifest.stage == "harvest"),
+        sets=tuple(
+            composed(step.name, path, step.manifest, _input(step, "problems"))
+            for path, step in found
+            if step.manifest and step.manifest.stage == "curate"
+        ),
     )
 
 
@@ -164,14 +169,16 @@ def _graph(targets: Iterable[Path]) -> dict[Path, Step]:
     return {path: replace(step, stale=path in stale) for path, step in steps.items()}
 
 
-def _bench(path: Path, steps: Mapping[Path, Step], examples: int) -> Bench:
+def _bench(path: Path, steps: Mapping[Path, Step], examples: int, samples: int) -> Bench:
     step = steps[path]
     assert step.manifest is not None, "a named folder was read"
     items: dict[str, list[Item]] = defaultdict(list)
     for item in read_jsonl(path / ITEMS, Item):
         items[item.checkpoint].append(item)
-    parameters = {folder.name: _parameters(folder, steps) for field, folder in step.inputs if field == "checkpoints"}
-    chosen = _chosen(items, examples)
+    checkpoints = [folder for field, folder in step.inputs if field == "checkpoints"]
+    parameters = {folder.name: _parameters(folder, steps) for folder in checkpoints}
+    problems = _problems(step)
+    to_read = chosen(items, examples, samples)
     folders = {name: [path / name] for name in items}
     recorded = [folder for field, folder in step.inputs if field == "traces"]
     return Bench(
@@ -181,7 +188,10 @@ def _bench(path: Path, steps: Mapping[Path, Step], examples: int) -> Bench:
         paired=tuple(read_jsonl(path / PAIRED, Paired)),
         items=items,
         parameters={name: size for name, size in parameters.items() if size},
-        shown=tuple(_shown(chosen, {name: recorded or folders[name] for name in items}, _problems(step))),
+        weights={folder.name: size for folder in checkpoints if (size := _weights(folder))},
+        roles={folder.name: _role(folder, steps) for folder in checkpoints},
+        subjects={one.id: one.subject for one in problems.values() if one.subject is not None},
+        shown=tuple(shown(to_read, {name: recorded or folders[name] for name in items}, problems)),
         disagreements=tuple(read_jsonl(path / DISAGREEMENTS, Disagreement)) if (path / DISAGREEMENTS).is_file() else (),
     )
 
@@ -197,76 +207,35 @@ def _parameters(path: Path, steps: Mapping[Path, Step]) -> tuple[int, int] | Non
     return None
 
 
+def _weights(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.glob("*") if file.suffix in WEIGHTS)
+
+
+def _role(path: Path, steps: Mapping[Path, Step]) -> str:
+    """What a checkpoint is, from the stage that made it and the one its line of models began with."""
+    stages: list[str] = []
+    folder: Path | None = path
+    while folder is not None and (step := steps.get(folder)) is not None and step.manifest is not None:
+        stages.append(step.manifest.stage)
+        folder = _input(step, "model")
+    if not stages:
+        return ""
+    if stages[0] == "quantize":
+        return "quantized"
+    if stages[0] in BEGINNINGS:
+        return "base"
+    return {"teacher-init": "teacher", "student-init": "student", "student-import": "student"}.get(stages[-1], "")
+
+
+def _input(step: Step, field: str) -> Path | None:
+    return next((folder for name, folder in step.inputs if name == field), None)
+
+
 def _problems(step: Step) -> dict[str, Problem]:
-    path = next((folder for field, folder in step.inputs if field == "problems"), None)
+    path = _input(step, "problems")
     if path is None or not path.exists():
         return {}
     return {problem.id: problem for problem in read_problems(path)}
-
-
-def _chosen(items: Mapping[str, Sequence[Item]], count: int) -> dict[str, list[Item]]:
-    """Problems worth reading, with the first sample of each checkpoint.
-
-    Two of every verdict of every checkpoint first, then those the checkpoints differ on,
-    evenly over families and levels. The same items always give the same choice.
-    """
-    by_problem: dict[str, list[Item]] = defaultdict(list)
-    for rows in items.values():
-        for item in _first_samples(rows):
-            by_problem[item.problem_id].append(item)
-    queue = sorted(by_problem, key=lambda problem_id: fingerprint(problem_id))
-    chosen: dict[str, None] = {}
-    seen: Counter[tuple[str, str]] = Counter()
-    for problem_id in queue:
-        kinds = {(item.checkpoint, item.status) for item in by_problem[problem_id]}
-        if any(seen[kind] < 2 for kind in kinds):
-            chosen[problem_id] = None
-            seen.update(kinds)
-    turn: Counter[object] = Counter()
-    rank = {}
-    for problem_id in sorted(queue, key=lambda name: len({item.status for item in by_problem[name]}) == 1):
-        place = (by_problem[problem_id][0].task, by_problem[problem_id][0].level)
-        rank[problem_id] = turn[place]
-        turn[place] += 1
-    chosen.update(dict.fromkeys(sorted(rank, key=lambda problem_id: rank[problem_id])))
-    return {problem_id: by_problem[problem_id] for problem_id in list(chosen)[:count]}
-
-
-def _first_samples(rows: Iterable[Item]) -> Iterator[Item]:
-    seen = set()
-    for item in sorted(rows, key=lambda item: item.sample_index):
-        if item.problem_id not in seen:
-            seen.add(item.problem_id)
-            yield item
-
-
-def _shown(
-    chosen: Mapping[str, Sequence[Item]], folders: Mapping[str, Sequence[Path]], problems: Mapping[str, Problem]
-) -> Iterator[Shown]:
-    wanted = {item.trace_id for items in chosen.values() for item in items}
-    places = {folder for several in folders.values() for folder in several if (folder / TRACES).is_dir()}
-    traces = {
-        trace.id: trace
-        for folder in sorted(places)
-        for trace in read_ledger(folder / TRACES, Trace)
-        if trace.id in wanted
-    }
-    verdicts = {
-        verdict.trace_id: verdict
-        for folder in sorted(places)
-        for verdict in read_ledger(folder / VERDICTS, Verdict)
-        if verdict.trace_id in wanted
-    }
-    for problem_id, items in sorted(chosen.items(), key=lambda pair: (pair[1][0].task, pair[1][0].level or 0, pair[0])):
-        yield Shown(
-            problem_id=problem_id,
-            task=items[0].task,
-            level=items[0].level,
-            problem=problems.get(problem_id),
-            answers=tuple(
-                Answer(item.checkpoint, item, traces.get(item.trace_id), verdicts.get(item.trace_id)) for item in items
-            ),
-        )
 
 
 def _spoken(path: Path) -> Spoken:

@@ -10,6 +10,7 @@ from evals.report.collect import Collected, Point, Spoken, Step
 from evals.report.drawing import compact, percent, text
 from evals.report.lineage import lineage
 from evals.report.markup import figure, table
+from evals.report.trail import trails
 
 STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -92,23 +93,6 @@ def speech(found: Collected) -> str:
     return made
 
 
-def data(found: Collected) -> str:
-    """What each curate step kept and dropped, and how held-out problems were kept away."""
-    made = [step for step in found.steps.values() if step.manifest is not None and step.manifest.stage == "curate"]
-    if not made:
-        return ""
-    counts = {step.name: step.manifest.report.counts for step in made if step.manifest}
-    keys = list(dict.fromkeys(key for row in counts.values() for key in row))
-    rows = [(name, *(f"{row[key]:,}" if key in row else "" for key in keys)) for name, row in counts.items()]
-    notes = [
-        f"{step.name}: {_decontamination(step.manifest.report.marks.get('decontaminated'))}"
-        for step in made
-        if step.manifest
-    ]
-    listed = "".join(f"<li>{text(note)}</li>" for note in notes)
-    return table(("step", *keys), rows) + f'<h3>Decontamination</h3><ul class="notes">{listed}</ul>'
-
-
 def steps(found: Collected) -> str:
     """Every step with its time, inputs and fingerprint."""
     known = [step for step in found.steps.values() if step.manifest is not None]
@@ -127,7 +111,7 @@ def descent(found: Collected) -> str:
         "Each step stands below what it was made from; lines that another path implies are left out. "
         "A dashed box is a file, or a folder that is gone or was made again since."
     )
-    return figure(lineage(found.steps), caption)
+    return figure(lineage(found.steps), caption) + "".join(trails(bench, found.steps) for bench in found.benches)
 
 
 def environment(found: Collected) -> str:
@@ -187,22 +171,13 @@ def _reward(point: Point) -> float | None:
     return point.reward
 
 
-def _decontamination(mark: object) -> str:
-    if not isinstance(mark, dict):
-        return "no mark in the manifest" if mark is None else str(mark)
-    against = mark.get("against")
-    places = (
-        ", ".join(f"{name} ({count:,})" for name, count in against.items()) if isinstance(against, dict) else against
-    )
-    return f"{mark.get('method')} against {places}; removed {mark.get('removed')}"
-
-
 def _step_row(step: Step, longest: float) -> str:
     head = f'<tr id="step-{text(step.name)}"><th scope="row">{text(step.name)}</th>'
     if step.manifest is None:
         return f'{head}<td class="wrap" colspan="7">not a run folder beside this one</td></tr>'
     manifest = step.manifest
-    bar = f'<span class="time" style="width:{manifest.seconds / longest * 120:.0f}px"></span>'
+    wide = max(manifest.seconds / longest * 120, 1)
+    bar = f'<svg class="time" width="120" height="8" aria-hidden="true"><rect width="{wide:.0f}" height="8"/></svg>'
     again = f" (attempt {manifest.resumed + 1})" if manifest.resumed else ""
     stale = " (made again since)" if step.stale else ""
     fields: dict[str, list[str]] = {}

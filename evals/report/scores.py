@@ -26,6 +26,7 @@ def headline(bench: Bench) -> str:
         + table(
             (
                 "checkpoint",
+                "role",
                 "metric",
                 "value",
                 "95% interval",
@@ -34,6 +35,7 @@ def headline(bench: Bench) -> str:
                 "no answer",
                 "tokens/answer",
                 "parameters",
+                "weights",
             ),
             [_score_cells(row, bench) for row in [*rows, *others]],
         )
@@ -98,34 +100,6 @@ def levels(bench: Bench) -> str:
     return key + charts + (more("All figures", listing) if panels else listing)
 
 
-def sizes(bench: Bench) -> str:
-    """Accuracy against parameters, when at least three checkpoints of different size are known."""
-    rows = {row.checkpoint: row for row in bench.scores if row.task == ALL and row.metric == PASS_1}
-    names = [name for name in bench.checkpoints if name in bench.parameters]
-    if len({bench.parameters[name][1] for name in names}) < 3:
-        return ""
-    series = []
-    for index, name in enumerate(bench.checkpoints):
-        if name in names:
-            row, active = rows[name], bench.parameters[name][1]
-            title = f"{name}: {row.value:.1%}, {active:,} active parameters"
-            series.append(Series(name, index, [Mark(active, row.value, row.low, row.high, title)]))
-    chart = plot(
-        series,
-        label="Accuracy against parameters",
-        x_name="parameters active for one token",
-        y_name="pass@1",
-        y_range=(0.0, 1.0),
-        show_y=percent,
-        log_x=True,
-        line=False,
-        width=1032,
-        height=300,
-    )
-    key = legend([(one.index, one.name) for one in series])
-    return key + figure(chart, "Active parameters: of a mixture of experts, those one token passes through.")
-
-
 def _panel(family: str, tasks: Sequence[str], names: Sequence[str], found: Mapping[tuple[str, str], Score]) -> str:
     series = []
     for index, name in enumerate(names):
@@ -157,6 +131,7 @@ def _score_cells(row: Score, bench: Bench) -> tuple[str, ...]:
     )
     return (
         row.checkpoint,
+        bench.roles.get(row.checkpoint, ""),
         row.metric,
         f"{row.value:.1%}",
         f"{row.low:.1%} to {row.high:.1%}",
@@ -165,6 +140,7 @@ def _score_cells(row: Score, bench: Bench) -> tuple[str, ...]:
         f"{row.no_answer:.1%}",
         f"{row.tokens_per_answer:,.1f}" if row.tokens_per_answer else "",
         shown,
+        f"{compact(bench.weights[row.checkpoint])}B" if row.checkpoint in bench.weights else "",
     )
 
 
