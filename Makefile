@@ -14,11 +14,12 @@ export TOKENIZERS_PARALLELISM ?= false
 
 READY  := $(VENV)/.ready
 SMOLLM := $(VENV)/.ready-smollm
+BROWSE := $(VENV)/.ready-browser
 RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce adaptive pilots test test-smollm test-slow check judge-audit dedup-audit ledger-audit
-.PHONY: smollm training-kills speed soak storm gpu clean
+.PHONY: help setup demo reproduce adaptive pilots test test-smollm test-browser test-slow check judge-audit dedup-audit
+.PHONY: ledger-audit smollm training-kills speed soak storm gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -33,6 +34,10 @@ $(READY): pyproject.toml constraints.txt
 
 $(SMOLLM): $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,smollm]'
+	@touch $@
+
+$(BROWSE): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
 	@touch $@
 
 demo: $(READY) ## R1 in miniature, end to end, on two CPU cores in under ten minutes
@@ -64,6 +69,9 @@ test: $(READY) ## All tests (set DISTILL_DATA to the benchmark files to run thos
 
 test-smollm: $(SMOLLM) ## Tests that need real SmolLM2 weights; compiles llama.cpp the first time
 	$(BIN)/python -m pytest -m smollm
+
+test-browser: $(BROWSE) ## The report page driven in a headless Chromium (CHROMIUM, or one on the PATH)
+	$(BIN)/python -m pytest -m browser -rs
 
 test-slow: $(READY) ## Tests left out for their length: every ZeRO configuration, more kills (3 min)
 	$(BIN)/python -m pytest -m slow

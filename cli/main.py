@@ -11,6 +11,7 @@ from cli import (
     judge_command,
     plan_command,
     preflight_command,
+    report_command,
     run_command,
     teacher_command,
     traces_command,
@@ -49,6 +50,7 @@ MENDABLE = {
 """What the operating system refuses and the user can mend."""
 
 run_command.register(app)
+report_command.register(app)
 judge_command.register(app)
 teacher_command.register(app)
 traces_command.register(app)

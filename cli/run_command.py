@@ -73,7 +73,9 @@ def register(app: typer.Typer) -> None:
     app.command("run", help="Walk a recipe: skip what is done, resume the rest.")(run)
     app.command("stages", help="List stages, or explain every key of one's table.")(stages)
     for name, summary in STAGES.items():
-        app.command(name, help=f"{summary}\n\nKeys of its table: distill stages {name}.")(_stage_command(name))
+        if name == "report":
+            continue  # takes runs without a recipe too: cli.report_command
+        app.command(name, help=f"{summary}\n\nKeys of its table: distill stages {name}.")(stage_command(name))
 
 
 def run(
@@ -111,7 +113,7 @@ def stages(name: Annotated[str | None, typer.Argument(help="A stage; without one
         typer.echo(describe_stage(name))
 
 
-def _stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads the signature of the inner function
+def stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads the signature of the inner function
     def command(
         recipe: RecipeOption,
         step: StepOption = None,

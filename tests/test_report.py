@@ -195,7 +195,7 @@ def write(bench: Path, **keys: Any) -> str:
     out = bench.parent / "report"
     out.mkdir()
     config = ReportConfig.model_validate({"bench": "bench"} | keys)
-    report((bench,), (), out, config, progress=Progress("quiet"))
+    report((bench,), (), out, config, tables=lambda manifest: manifest.config, progress=Progress("quiet"))
     return (out / "index.html").read_text(encoding="utf-8")
 
 
@@ -320,7 +320,7 @@ def test_two_benches_do_not_share_an_anchor(runs: Runs) -> None:
     first = runs.bench(ANSWERS)
     second = first.with_name("bench-2")
     shutil.copytree(first, second)
-    page = Page(page_of(collect([first, second], [], 2), "two"))
+    page = Page(page_of(collect([first, second], [], 2), "two", []))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {"scores-bench", "scores-bench-2"} <= set(ids)

@@ -64,7 +64,8 @@ def again(steps: Mapping[Path, Step], tables: Tables) -> list[Again]:
 def commands(found: Sequence[Again]) -> str:
     """The section."""
     return "".join(
-        f'<pre class="shell">{text(one.commands)}</pre>' + more(f"{one.file}, every key that is not default", _pre(one.recipe))
+        f'<pre class="shell">{text(one.commands)}</pre>'
+        + more(f"{one.file}, every key that is not default", _pre(one.recipe))
         for one in found
     )
 

@@ -70,7 +70,9 @@ def _controls(benches: Sequence[Bench]) -> str:
 
 
 def _select(name: str, label: str, options: Mapping[str, str]) -> str:
-    listed = "".join(f'<option value="{text(value)}">{text(shown or value)}</option>' for value, shown in options.items())
+    listed = "".join(
+        f'<option value="{text(value)}">{text(shown or value)}</option>' for value, shown in options.items()
+    )
     return f'<label>{label} <select id="{name}"><option value="">any</option>{listed}</select></label>'
 
 

@@ -6,7 +6,7 @@ kept and marked; nothing is guessed.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from distill.harvest.draw import TRACES, VERDICTS
 from distill.jsonl import read_jsonl
 from distill.ledger import read_ledger
 from distill.recipe import is_path
-from distill.records import Item, Problem, Record, Score, Trace, Verdict, fingerprint
+from distill.records import Item, Problem, Record, Score, Trace, Verdict
 from distill.runs import MANIFEST, Manifest, read_manifest
 from distill.selection import read_problems
 from evals.bench import DISAGREEMENTS, ITEMS, PAIRED, SCORES

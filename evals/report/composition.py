@@ -54,7 +54,9 @@ def composition(found: tuple[Composed, ...]) -> str:
         key = "".join(f'<li><i class="k-{kind}"></i>{text(family)}</li>' for family, kind in kinds.items())
         chart = stacks(bars, list(kinds.values()), label="Examples by family")
         made = f'<ul class="legend">{key}</ul>' + figure(chart, "Examples by family; the figure is how many there are.")
-        made += more("Families and levels", table(("set", "family", "level", "examples", "share"), list(_listing(found))))
+        made += more(
+            "Families and levels", table(("set", "family", "level", "examples", "share"), list(_listing(found)))
+        )
     counts = {one.name: one.manifest.report.counts for one in found}
     keys = list(dict.fromkeys(key for row in counts.values() for key in row))
     rows = [(name, *(f"{row[key]:,}" if key in row else "" for key in keys)) for name, row in counts.items()]

@@ -67,6 +67,11 @@ def signed(value: float) -> str:
     return f"{value * 100:+.1f}".replace("-", "−")
 
 
+def chance(p: float | None) -> str:
+    """A p-value: 0.0312 -> 0.031; empty where there is none, and never nothing at all."""
+    return "" if p is None else f"{p:.2g}" if p > 1e-300 else "< 1e-300"
+
+
 def compact(value: float) -> str:
     """86272 -> 86k"""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -226,7 +226,9 @@ def _result(bench: Bench, row: Score) -> Result:
     manifest = bench.manifest
     problems = next((ref for ref in manifest.inputs if ref.field == "problems"), None)
     keys = ("temperature", "top_p", "max_tokens")
-    asked = {} if bench.recorded else {key: manifest.config[key] for key in keys if manifest.config.get(key) is not None}
+    asked = (
+        {} if bench.recorded else {key: manifest.config[key] for key in keys if manifest.config.get(key) is not None}
+    )
     kind, _, k = row.metric.partition("@")
     samples = {} if bench.recorded else {"samples": str(manifest.config.get("samples", 1))}
     return Result(
@@ -252,7 +254,9 @@ def _result(bench: Bench, row: Score) -> Result:
                 "tokens_per_answer": repr(row.tokens_per_answer),
             },
             uncertainty=Uncertainty(
-                confidence_interval=Confidence(lower=row.low, upper=row.high, method="over problems, see the protocol and docs/bench.md"),
+                confidence_interval=Confidence(
+                    lower=row.low, upper=row.high, method="over problems, see the protocol and docs/bench.md"
+                ),
                 num_samples=row.n,
             ),
         ),

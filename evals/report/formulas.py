@@ -24,7 +24,7 @@ DEEPEST: Final = 40
 """Braces inside one another, and elements inside one another by twice as many."""
 
 _MACROS = ("\\newcommand", "\\renewcommand", "\\providecommand", "\\def", "\\gdef", "\\let")
-_UNREADABLE = (
+_UNREADABLE: tuple[type[Exception], ...] = (
     *(kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     StopIteration,
     RuntimeError,  # a StopIteration within a generator, or recursion too deep
@@ -36,8 +36,32 @@ _UNREADABLE = (
 )
 """What the library raises on what it cannot read: it checks little, and ends where it stumbles."""
 _TAGS = frozenset(
-    "mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mmultiscripts "
-    "mprescripts none mtable mtr mtd mpadded mphantom mstyle".split()
+    {
+        "mrow",
+        "mi",
+        "mn",
+        "mo",
+        "mtext",
+        "mspace",
+        "mfrac",
+        "msqrt",
+        "mroot",
+        "msub",
+        "msup",
+        "msubsup",
+        "munder",
+        "mover",
+        "munderover",
+        "mmultiscripts",
+        "mprescripts",
+        "none",
+        "mtable",
+        "mtr",
+        "mtd",
+        "mpadded",
+        "mphantom",
+        "mstyle",
+    }
 )
 _ATTRIBUTES = {
     "mathvariant": frozenset({"normal"}),
@@ -67,7 +91,7 @@ def formula(tex: str, *, block: bool) -> str | None:
     if len(inside) > 60 * LONGEST:
         return None
     return (
-        f'<math{" display=" + chr(34) + "block" + chr(34) if block else ""}><semantics><mrow>{inside}</mrow>'
+        f"<math{' display=' + chr(34) + 'block' + chr(34) if block else ''}><semantics><mrow>{inside}</mrow>"
         f'<annotation encoding="application/x-tex">{text(tex)}</annotation></semantics></math>'
     )
 
@@ -89,9 +113,7 @@ def _markup(element: Element, depth: int) -> str:
         notation = element.attrib.get("notation", "")
         return f'<mrow class="{"struck" if "strike" in notation else "boxed"}">{inside}</mrow>'
     tag = element.tag if element.tag in _TAGS else "mrow"
-    kept = "".join(
-        f' {name}="{value}"' for name, value in element.attrib.items() if value in _ATTRIBUTES.get(name, ())
-    )
+    kept = "".join(f' {name}="{value}"' for name, value in element.attrib.items() if value in _ATTRIBUTES.get(name, ()))
     if element.attrib.get("columnalign") in ("left", "right"):
         kept += f' class="{element.attrib["columnalign"]}"'
     if tag == "mspace":

@@ -6,7 +6,7 @@ Tables of GitHub's Markdown; cells are escaped, so that a name cannot end one. T
 import re
 from collections.abc import Iterable, Sequence
 
-from evals.report.drawing import compact, signed
+from evals.report.drawing import chance, compact, signed
 from evals.report.summary import Checkpoint, Examined, Harvested, Summary
 from evals.scoring import ALL, PASS_1, task_order
 
@@ -53,31 +53,32 @@ def _bench(bench: Examined) -> list[str]:
     tasks = sorted({row.task for row in bench.scores if row.metric == PASS_1 and row.task != ALL}, key=task_order)
     if len(tasks) > 1:
         found = {(row.checkpoint, row.task): row for row in bench.scores if row.metric == PASS_1}
-        cells = [
-            (name, *(f"{one.value:.1%}" if (one := found.get((name, task))) else "" for task in tasks)) for name in known
+        by_task = [
+            (task, *(f"{one.value:.1%}" if (one := found.get((name, task))) else "" for name in known))
+            for task in tasks
         ]
-        made += ["By family and level, pass@1:\n", _table(("checkpoint", *tasks), cells)]
+        made += ["By family and level, pass@1:\n", _table(("", *known), by_task)]
     pairs = [
         (
             f"{row.a} − {row.b}",
             signed(row.difference),
             f"{signed(row.low)} to {signed(row.high)}",
             f"{row.n:,}",
-            "" if row.p_mcnemar is None else f"{row.p_mcnemar:.2g}",
+            chance(row.p_mcnemar),
             *next((f"{one.gained:,}", f"{one.lost:,}") for one in bench.flips if (one.a, one.b) == (row.a, row.b)),
         )
         for row in bench.paired
         if row.task == ALL
     ]
     if pairs:
-        head = ("pair", "points", "95% interval", "problems", "p (McNemar)", "only the first", "only the second")
-        made += ["Paired, problem by problem:\n", _table(head, pairs)]
+        columns = ("pair", "points", "95% interval", "problems", "p (McNemar)", "only the first", "only the second")
+        made += ["Paired, problem by problem:\n", _table(columns, pairs)]
     if bench.subjects:
-        cells = [
-            (subject, *(f"{one.value:.1%} (n {one.n:,})" if (one := row.get(name)) else "" for name in known))
+        by_subject = [
+            (subject, *(f"{at.value:.1%} (n {at.n:,})" if (at := row.get(name)) else "" for name in known))
             for subject, row in bench.subjects.items()
         ]
-        made += ["By subject, pass@1:\n", _table(("subject", *known), cells)]
+        made += ["By subject, pass@1:\n", _table(("subject", *known), by_subject)]
     return made
 
 
@@ -94,7 +95,9 @@ def _harvest(row: Harvested) -> Sequence[str]:
 
 
 def _size(row: Checkpoint) -> str:
-    active = "" if row.active_parameters in (None, row.parameters) else f" ({compact(row.active_parameters or 0)} active)"
+    active = (
+        "" if row.active_parameters in (None, row.parameters) else f" ({compact(row.active_parameters or 0)} active)"
+    )
     size = [f"{compact(row.parameters)}{active}"] if row.parameters else []
     return ", ".join([*size, *([f"{compact(row.bytes)}B"] if row.bytes else [])])
 

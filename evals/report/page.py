@@ -51,7 +51,7 @@ def page(found: Collected, title: str, made: Sequence[Again]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy()}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{text(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#main">To the content</a>\n'
         f'<header><h1>{text(title)}</h1><p class="byline">{text(_summary(found))}</p>{abstract(found)}</header>\n'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main id="main">\n{body}\n</main>\n'
@@ -60,9 +60,9 @@ def page(found: Collected, title: str, made: Sequence[Again]) -> str:
 
 
 def policy() -> str:
-    """Nothing may be loaded; only this page's own style and script are used, and no text becomes markup at run time."""
+    """Nothing may be loaded; only this page's own style and script are used, no text becomes markup at run time."""
     return (
-        f"default-src 'none'; style-src 'sha256-{_digest(f'{chr(10)}{STYLE}')}'; script-src 'sha256-{_digest(SCRIPT)}'; "
+        f"default-src 'none'; style-src 'sha256-{_digest(STYLE)}'; script-src 'sha256-{_digest(SCRIPT)}'; "
         "require-trusted-types-for 'script'; trusted-types 'none'; base-uri 'none'; form-action 'none'"
     )
 
@@ -85,7 +85,13 @@ def _examined(bench: Bench, several: bool) -> list[Section]:
         ("scores", "Scores", "Scores", how, headline(bench)),
         ("differences", "Differences", "Differences", paired, differences(bench)),
         ("flips", "Flips", "Flips", "The same score may rest on different problems.", flips(bench)),
-        ("levels", "Families and levels", "Levels", "Where the score comes from. Bars are 95% intervals.", levels(bench)),
+        (
+            "levels",
+            "Families and levels",
+            "Levels",
+            "Where the score comes from. Bars are 95% intervals.",
+            levels(bench),
+        ),
         ("subjects", "Subjects", "Subjects", "By the subject each problem names.", subjects(bench)),
         ("reliability", "Reliability", "Reliability", "What one more attempt is worth.", reliability(bench)),
         ("prices", "Accuracy and its price", "Price", "Up is better, left is cheaper.", trade_offs(bench)),
@@ -109,7 +115,13 @@ def _made(found: Collected, made: Sequence[Again]) -> list[Section]:
         ("training", "Training", "Training", curves, training(found)),
         ("yields", "Harvest", "Harvest", "What sampling brought, and what it took.", yields(found)),
         ("traces", "Verdicts and lengths", "Verdicts", "Every sample of every harvest and bench.", speech(found)),
-        ("data", "Data", "Data", "What was kept for training, and what was kept away from it.", composition(found.sets)),
+        (
+            "data",
+            "Data",
+            "Data",
+            "What was kept for training, and what was kept away from it.",
+            composition(found.sets),
+        ),
         ("read", "Read the traces", "Traces", read, browser(found.benches)),
         ("lineage", "Lineage", "Lineage", "What the scores rest on.", descent(found)),
         ("steps", "Steps", "Steps", last, steps(found)),

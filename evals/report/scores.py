@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from distill.records import Score
 from evals.report.charts import Bar, Mark, Series, forest, plot
 from evals.report.collect import Bench
-from evals.report.drawing import compact, legend, percent, points, signed, text
+from evals.report.drawing import chance, compact, legend, percent, points, signed, text
 from evals.report.markup import figure, more, table
 from evals.scoring import ALL, PASS_1, task_order
 
@@ -72,7 +72,7 @@ def differences(bench: Bench) -> str:
             signed(row.difference),
             f"{signed(row.low)} to {signed(row.high)}",
             f"{row.n:,}",
-            "" if row.p_mcnemar is None else f"{row.p_mcnemar:.2g}",
+            chance(row.p_mcnemar),
         )
         for row in bench.paired
     ]

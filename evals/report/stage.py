@@ -79,8 +79,10 @@ def report(
         f"{PAGE}: {size / 1e6:.2f} MB, {len(found.steps)} steps, {problems} problems with traces; open it in a browser"
     )
     beside = f"{MARKDOWN}, {FIGURES}, {', '.join(one.file for one in made)}, every_eval_ever/ ({files} files)"
-    counts = {"bytes": size, "steps": len(found.steps), "problems_shown": problems}
-    return Report(counts=counts, lines=(line, f"beside it: {beside}"))
+    return Report(
+        counts={"bytes": size, "steps": len(found.steps), "problems_shown": problems},
+        lines=(line, f"beside it: {beside}"),
+    )
 
 
 def _shared(bench: "Bench", found: "Collected", out: Path, config: ReportConfig) -> int:

@@ -20,7 +20,12 @@ def trade_offs(bench: Bench) -> str:
     prices: list[tuple[str, str, Mapping[str, float], Callable[[float], str]]] = [
         ("Tokens", "tokens an answer", {n: row.tokens_per_answer for n, row in rows.items()}, compact),
         ("Size on disk", "bytes of weights", {n: float(size) for n, size in bench.weights.items()}, _bytes),
-        ("Parameters", "parameters active for one token", {n: float(p[1]) for n, p in bench.parameters.items()}, compact),
+        (
+            "Parameters",
+            "parameters active for one token",
+            {n: float(p[1]) for n, p in bench.parameters.items()},
+            compact,
+        ),
     ]
     panels = [
         f"<div><h3>{text(title)}</h3>{_panel(bench, rows, x_name, values, show)}</div>"

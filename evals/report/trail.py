@@ -23,7 +23,9 @@ def trails(bench: Bench, steps: Mapping[Path, Step]) -> str:
             f"{row.checkpoint}: {row.value:.1%} [{row.low:.1%}, {row.high:.1%}] over {row.n:,} problems, "
             f"{bench.name}, protocol {row.protocol}"
         )
-        named = [folder for field, folder in steps[path].inputs if field == "checkpoints" and folder.name == row.checkpoint]
+        named = [
+            folder for field, folder in steps[path].inputs if field == "checkpoints" and folder.name == row.checkpoint
+        ]
         begin = named or [folder for field, folder in steps[path].inputs if field != "checkpoints"]
         told: set[Path] = set()
         inside = "".join(_step("", folder, steps, told) for folder in begin)
