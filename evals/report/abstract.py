@@ -22,15 +22,15 @@ def abstract(found: Collected) -> str:
 
 def _bench(bench: Bench, *, several: bool) -> str:
     rows = [row for row in bench.scores if row.task == ALL and row.metric == PASS_1]
-    best = max(rows, key=lambda row: row.value)
+    top = max(row.value for row in rows)
+    best = [row for row in rows if row.value == top]
     name = f"<strong>{text(bench.name)}.</strong> " if several else ""
-    who = f"{len(rows)} checkpoints" if len(rows) > 1 else "One checkpoint"
-    most = "Most, " if len(rows) > 1 else ""
-    parts = [
-        f"{name}{who} {'answered' if not bench.recorded else 'recorded,'} {max(row.n for row in rows):,} problems.",
-        f"{most}<b>{best.value:.1%}</b> ({best.low:.1%} to {best.high:.1%}), "
-        f"{'are' if len(rows) > 1 else 'were'} solved by {text(best.checkpoint)}.",
-    ]
+    asked = f"{max(row.n for row in rows):,} problems{', as recorded' if bench.recorded else ''}"
+    share = f"<b>{top:.1%}</b> ({best[0].low:.1%} to {best[0].high:.1%})"
+    who = text(" and ".join(row.checkpoint for row in best))
+    parts = [f"{name}{who} solved {share} of {asked}."]
+    if len(rows) > 1:
+        parts = [f"{name}{len(rows)} checkpoints answered {asked}. {who} solved most, {share}."]
     pairs = [row for row in bench.paired if row.task == ALL][:PAIRS]
     return " ".join(parts + _pairs(pairs))
 

@@ -88,10 +88,11 @@ def _problem(shown: Shown, bench: Bench, *, several: bool) -> str:
     code = shown.problem is not None and shown.problem.kind == "code"
     repeated = len({answer.checkpoint for answer in shown.answers}) < len(shown.answers)
     answers = "".join(_answer(answer, code=code, repeated=repeated) for answer in shown.answers)
+    line = " ".join(prompt.split())[:200].replace("$$", "$")  # a formula of its own would break the line
     origin = f"{bench.name}: {shown.problem_id}" if several else shown.problem_id
     return (
         f'<details class="problem" id="{text(anchor(bench, shown.problem_id))}" data-task="{text(shown.task)}">'
-        f'<summary><span class="dots">{dots}</span><span class="line" dir="auto">{text(" ".join(prompt.split())[:200])}'
+        f'<summary><span class="dots">{dots}</span><span class="line" dir="auto">{said(line)}'
         f'</span><span class="where">{text(where)}</span></summary><div class="inside">'
         f'<div class="said ask" dir="auto">{_asked(prompt, shown.problem)}</div>'
         f'<p class="soft">{_expected(shown.problem)}<code>{text(origin)}</code></p>'
@@ -134,7 +135,8 @@ def _words(answer: Answer, *, code: bool) -> str:
         return f'<div class="said thought" dir="auto">{said(_middle_out(trace.text))}</div>'
     thought = trace.reasoning and f'<div class="said thought" dir="auto">{said(_middle_out(trace.reasoning))}</div>'
     if code and "```" not in trace.answer:
-        shown = f'<code class="block">{program(_middle_out(trace.answer.rstrip()))}</code>'
+        source = trace.answer if trace.reasoning else trace.text  # an answer has lost the indent of its first line
+        shown = f'<code class="block">{program(_middle_out(source.rstrip()))}</code>'
     else:
         shown = said(_middle_out(trace.answer))
     return f'{thought or ""}<div class="said" dir="auto">{shown}</div>'

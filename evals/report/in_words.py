@@ -105,7 +105,7 @@ def _size(row: Checkpoint) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     listed = list(rows)
     kept = [i for i in range(len(head)) if any(row[i] for row in listed)]
-    lines = [[head[i] for i in kept], ["---" if place == 0 else "---:" for place in range(len(kept))]]
+    lines = [[_plain(head[i]) for i in kept], ["---" if place == 0 else "---:" for place in range(len(kept))]]
     lines += [[_plain(row[i]) for i in kept] for row in listed]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

@@ -28,7 +28,7 @@ _PIECES = re.compile(
     rf"|(?P<environment>\\begin\{{(?P<kind>(?:{_ENVIRONMENTS})\*?)\}}.{{1,3000}}?\\end\{{(?P=kind)\}}))"
     r"|(?P<inline>\\\((?P<in_parens>.{1,1500}?)\\\)|(?<![\\$\w])\$(?P<in_dollar>(?![\s$])[^$\n]{1,600}?(?<![\s\\]))\$(?!\d))"
     r"|(?P<box>\\boxed\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*\})*\}){0,400}\})"
-    r"|(?P<bold>\*\*(?P<bolded>[^*\n]{1,300})\*\*)",
+    r"|(?P<bold>(?<![\w*])\*\*(?P<bolded>(?!\s)[^*\n]{1,300}(?<!\s))\*\*(?![\w*]))",
     re.DOTALL | re.MULTILINE,
 )
 _MARKS = re.compile(r"[\\^_{]")
@@ -49,12 +49,15 @@ _KINDS: tuple[tuple[_TokenType, str], ...] = (
 
 def said(words: str) -> str:
     """Text of a model as HTML, spaces and line ends kept by the style sheet (`.said`)."""
-    parts, done = [], 0
+    parts: list[str] = []
+    done = 0
+    after_block = False
     for found in _PIECES.finditer(words):
-        parts.append(text(words[done : found.start()]))
+        block = bool(found["fence"] or found["display"])
+        parts.append(_between(words[done : found.start()], after_block, block))
         parts.append(_piece(found))
-        done = found.end()
-    return "".join(parts) + text(words[done:])
+        done, after_block = found.end(), block
+    return "".join(parts) + _between(words[done:], after_block, False)
 
 
 def program(source: str, language: str = "python") -> str:
@@ -71,6 +74,12 @@ def program(source: str, language: str = "python") -> str:
             run, kind = "", its
         run += value
     return "".join(parts) + _colored(run, kind)
+
+
+def _between(words: str, after_block: bool, before_block: bool) -> str:
+    """Text as it is; empty lines beside a block are the block's own margins."""
+    words = words.lstrip("\n") if after_block else words
+    return text(words.rstrip("\n") if before_block else words)
 
 
 def _piece(found: re.Match[str]) -> str:
