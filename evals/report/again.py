@@ -7,7 +7,7 @@ reads the others where they stand. What a manifest does not hold - data files, t
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,20 +88,22 @@ def _table(manifest: Manifest, table: Mapping[str, Any], moved: Mapping[str, str
     lines = [f"[{_key(manifest.step)}]"]
     if manifest.stage != manifest.step:
         lines.append(f"stage = {toml(manifest.stage)}")
-    fields = {ref.field for ref in manifest.inputs}
-    lines += [f"{_key(key)} = {toml(value)}" for key, value in _placed(table, fields, moved) if value is not None]
+    placed = _placed(table, {ref.field for ref in manifest.inputs}, moved)
+    lines += [f"{_key(key)} = {toml(value)}" for key, value in placed.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
-def _placed(table: Mapping[str, Any], fields: set[str], moved: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """Inputs that stand elsewhere become paths."""
+def _placed(table: Mapping[str, Any], fields: Set[str], moved: Mapping[str, str], prefix: str = "") -> dict[str, Any]:
+    """The table with inputs that stand elsewhere as paths."""
+    made: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in fields:
-            yield key, value
+        if f"{prefix}{key}" not in fields:
+            made[key] = _placed(value, fields, moved, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         elif isinstance(value, str):
-            yield key, moved.get(value, value)
+            made[key] = moved.get(value, value)
         else:
-            yield key, [moved.get(name, name) for name in value]
+            made[key] = [moved.get(name, name) for name in value]
+    return made
 
 
 def _key(name: str) -> str:

@@ -111,7 +111,7 @@ class Collected:
     """Inputs before users."""
     curves: Mapping[str, Sequence[Point]]
     harvests: tuple[Spoken, ...]
-    sets: tuple[Composed, ...]
+    sets: tuple[Composed, ...] = ()
     """What curate steps wrote."""
 
     def problems(self, path: Path) -> dict[str, Problem]:
