@@ -10,7 +10,7 @@ from distill.records import Problem, fingerprint
 from evals.report.choosing import Answer, Shown
 from evals.report.collect import Bench
 from evals.report.drawing import text
-from evals.report.said import program, said
+from evals.report.said import answer, program, said
 
 LONGEST = 16_000
 """Characters shown of one text; the middle of a longer one is left out and said so."""
@@ -47,9 +47,9 @@ def anchor(bench: Bench, problem_id: str) -> str:
 
 
 def _controls(benches: Sequence[Bench]) -> str:
-    answers = [answer for bench in benches for shown in bench.shown for answer in shown.answers]
+    answers = [one for bench in benches for shown in bench.shown for one in shown.answers]
     names = dict.fromkeys(name for bench in benches for name in bench.checkpoints)
-    statuses = sorted({answer.item.status for answer in answers} - {"correct"})
+    statuses = sorted({one.item.status for one in answers} - {"correct"})
     tasks = sorted({shown.task for bench in benches for shown in bench.shown})
     pairs = dict.fromkeys((row.a, row.b) for bench in benches for row in bench.paired)
     flips = {f"{right}>{wrong}": f"{right} right, {wrong} not" for a, b in pairs for right, wrong in ((a, b), (b, a))}
@@ -82,12 +82,12 @@ def _problem(shown: Shown, bench: Bench, *, several: bool) -> str:
     where = f"{place}, {subject}" if subject else place
     prompt = shown.problem.prompt if shown.problem else f"{shown.problem_id} (its problems file is not here)"
     dots = "".join(
-        f'<i class="k-{answer.item.status}" title="{text(f"{answer.checkpoint}: {answer.item.status}")}"></i>'
-        for answer in shown.answers
+        f'<i class="k-{one.item.status}" title="{text(f"{one.checkpoint}: {one.item.status}")}"></i>'
+        for one in shown.answers
     )
     code = shown.problem is not None and shown.problem.kind == "code"
-    repeated = len({answer.checkpoint for answer in shown.answers}) < len(shown.answers)
-    answers = "".join(_answer(answer, code=code, repeated=repeated) for answer in shown.answers)
+    repeated = len({one.checkpoint for one in shown.answers}) < len(shown.answers)
+    answers = "".join(_answer(one, code=code, repeated=repeated) for one in shown.answers)
     line = " ".join(prompt.split())[:200].replace("$$", "$")  # a formula of its own would break the line
     origin = f"{bench.name}: {shown.problem_id}" if several else shown.problem_id
     return (
@@ -109,26 +109,26 @@ def _asked(prompt: str, problem: Problem | None) -> str:
 def _expected(problem: Problem | None) -> str:
     if problem is None or problem.answer is None:
         return ""
-    return f'Expected <strong class="said">{said(problem.answer)}</strong> · '
+    return f'Expected <strong class="said">{answer(problem.answer)}</strong> · '
 
 
-def _answer(answer: Answer, *, code: bool, repeated: bool) -> str:
-    item, verdict, trace = answer.item, answer.verdict, answer.trace
+def _answer(one: Answer, *, code: bool, repeated: bool) -> str:
+    item, verdict, trace = one.item, one.verdict, one.trace
     facts = [f"{item.tokens:,} tokens"] if item.tokens else []
     if verdict is not None:
         facts += [f"read as {verdict.extracted}"] if verdict.extracted is not None and not code else []
         facts += [verdict.why] if verdict.why else []
-    name = f"{answer.checkpoint} #{item.sample_index}" if repeated else answer.checkpoint
+    name = f"{one.checkpoint} #{item.sample_index}" if repeated else one.checkpoint
     return (
-        f'<article class="answer" data-who="{text(answer.checkpoint)}" data-verdict="{item.status}">'
+        f'<article class="answer" data-who="{text(one.checkpoint)}" data-verdict="{item.status}">'
         f'<h4>{text(name)} <span class="badge b-{item.status}">{item.status}</span></h4>'
-        f'<p class="facts">{text(", ".join(facts)[:400])}</p>{_words(answer, code=code)}'
+        f'<p class="facts">{text(", ".join(facts)[:400])}</p>{_words(one, code=code)}'
         f'<p class="id">trace <code>{text(trace.id if trace else item.trace_id)}</code></p></article>'
     )
 
 
-def _words(answer: Answer, *, code: bool) -> str:
-    trace = answer.trace
+def _words(one: Answer, *, code: bool) -> str:
+    trace = one.trace
     if trace is None:
         return "<p>The trace is no longer beside the bench.</p>"
     if trace.answer is None:

@@ -84,7 +84,7 @@ def formula(tex: str, *, block: bool) -> str | None:
     if len(tex) > LONGEST or _depth(tex) > DEEPEST or any(macro in tex for macro in _MACROS):
         return None
     try:
-        tree = Converter().convert_to_element(tex)
+        tree = Converter(display="block" if block else "inline").convert_to_element(tex)
     except _UNREADABLE:
         return None
     inside = "".join(_markup(child, 0) for child in tree)

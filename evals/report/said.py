@@ -60,6 +60,12 @@ def said(words: str) -> str:
     return "".join(parts) + _between(words[done:], after_block, False)
 
 
+def answer(words: str) -> str:
+    """A final answer, which is often TeX without any dollars around it."""
+    made = formula(words, block=False) if _MARKS.search(words) else None
+    return said(words) if made is None else made
+
+
 def program(source: str, language: str = "python") -> str:
     """Source code as HTML, its tokens colored; a language nobody knows stays plain."""
     lexer = _lexer(language.lower())
