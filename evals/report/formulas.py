@@ -90,8 +90,9 @@ def formula(tex: str, *, block: bool) -> str | None:
     inside = "".join(_markup(child, 0) for child in tree)
     if len(inside) > 60 * LONGEST:
         return None
+    display = ' display="block"' if block else ""
     return (
-        f"<math{' display=' + chr(34) + 'block' + chr(34) if block else ''}><semantics><mrow>{inside}</mrow>"
+        f"<math{display}><semantics><mrow>{inside}</mrow>"
         f'<annotation encoding="application/x-tex">{text(tex)}</annotation></semantics></math>'
     )
 

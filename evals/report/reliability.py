@@ -20,6 +20,8 @@ from evals.report.markup import figure
 
 MOST = 32
 """Largest k drawn."""
+_SHARES = {"neither": "none", "lost": "under a half", "gained": "a half or more", "both": "all"}
+"""Color of a share of right samples, which is that of flips, and what it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,6 @@ def reliability(bench: Bench) -> str:
         + f'<div class="pair">{panels}</div><ul class="legend">{key}</ul>'
         + figure(chart, f"Problems by how many of their {most} samples are right; the figure is how many problems.")
     )
-
-
-_SHARES = {"neither": "none", "lost": "under a half", "gained": "a half or more", "both": "all"}
 
 
 def _attempts(name: str, items: Iterable[Item]) -> Attempts:
