@@ -193,6 +193,24 @@ def test_two_benches_do_not_share_an_anchor(runs: Runs) -> None:
     assert {"scores-bench", "scores-bench-2"} <= set(ids)
 
 
+def test_runs_of_the_same_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for seed, spent in (("s0", 3), ("s1", 4)):
+        (tmp_path / seed).mkdir()
+        made = made_runs(tmp_path / seed)
+        made.bench(ANSWERS)
+        marks = {"spent": {"gpu_hours": spent}}
+        made.seal("harvest", "harvest", [("problems", "problems"), ("model", "teacher")], marks=marks)
+    found = collect([tmp_path / "s0" / "bench", tmp_path / "s1" / "bench"], [], 2)
+    assert [bench.name for bench in found.benches] == ["s0/bench", "s1/bench"]
+    assert set(found.curves) == {"s0/teacher", "s0/student", "s1/teacher", "s1/student"}
+    page = Page(page_of(found, "two", []))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    shown = "".join(page.text)
+    assert "s0/harvest" in shown
+    assert all(f"{spent}" in shown[shown.index("GPU hours") :] for spent in (3, 4))
+
+
 def test_an_input_made_again_since_is_marked(runs: Runs) -> None:
     bench = runs.bench(ANSWERS)
     runs.seal("teacher-init", "teacher-init", [], counts={"parameters": 1})

@@ -130,7 +130,9 @@ def collect(benches: Sequence[Path], runs: Sequence[Path], examples: int, sample
         benches=tuple(_bench(path, steps, examples, samples) for path in benches),
         steps=steps,
         curves={step.name: read_jsonl(path / CURVE, Point) for path, step in found if (path / CURVE).is_file()},
-        harvests=tuple(_spoken(path) for path, step in found if step.manifest and step.manifest.stage == "harvest"),
+        harvests=tuple(
+            _spoken(path, step.name) for path, step in found if step.manifest and step.manifest.stage == "harvest"
+        ),
         sets=tuple(
             composed(step.name, path, step.manifest, _input(step, "problems"))
             for path, step in found
@@ -166,7 +168,17 @@ def _graph(targets: Iterable[Path]) -> dict[Path, Step]:
     for target in targets:
         if target not in steps:
             visit(target)
-    return {path: replace(step, stale=path in stale) for path, step in steps.items()}
+    names = _names(steps)
+    return {path: replace(step, name=names[path], stale=path in stale) for path, step in steps.items()}
+
+
+def _names(paths: Iterable[Path]) -> dict[Path, str]:
+    """A folder's name, with as many of those above it as tell it from all others."""
+    named = {path: path.name for path in paths}
+    for depth in range(2, max((len(path.parts) for path in named), default=0) + 1):
+        seen = Counter(named.values())
+        named = {path: "/".join(path.parts[-depth:]) if seen[name] > 1 else name for path, name in named.items()}
+    return named
 
 
 def _bench(path: Path, steps: Mapping[Path, Step], examples: int, samples: int) -> Bench:
@@ -238,7 +250,7 @@ def _problems(step: Step) -> dict[str, Problem]:
     return {problem.id: problem for problem in read_problems(path)}
 
 
-def _spoken(path: Path) -> Spoken:
+def _spoken(path: Path, name: str) -> Spoken:
     statuses: Counter[str] = Counter(verdict.status for verdict in read_ledger(path / VERDICTS, Verdict))
     lengths = tuple(trace.completion_tokens for trace in read_ledger(path / TRACES, Trace))
-    return Spoken(path.name, statuses, lengths)
+    return Spoken(name, statuses, lengths)

@@ -174,20 +174,24 @@ def every_eval_ever(
     """
     written = 0
     for name in bench.checkpoints:
-        folder = out / FOLDER / re.sub(r"[^\w.-]", "-", name)
+        folder, stem = out / FOLDER / _file_name(name), _file_name(bench.name)
         folder.mkdir(parents=True, exist_ok=True)
         made = _evaluation(bench, name, organization, relationship)
         if name in ledgers:
-            path = folder / f"{bench.name}_samples.jsonl"
+            path = folder / f"{stem}_samples.jsonl"
             rows = write_jsonl(path, _samples(bench, name, made, problems, ledgers[name]))
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             made = made.model_copy(
                 update={"detailed_evaluation_results": Detailed(file_path=path.name, checksum=digest, total_rows=rows)}
             )
             written += 1
-        write_durably(folder / f"{bench.name}.json", made.model_dump_json(indent=2, exclude_none=True) + "\n")
+        write_durably(folder / f"{stem}.json", made.model_dump_json(indent=2, exclude_none=True) + "\n")
         written += 1
     return written
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "-", name)
 
 
 def _evaluation(bench: Bench, name: str, organization: str, relationship: Relationship) -> Evaluation:
