@@ -42,7 +42,9 @@ def report(
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Write one self-contained HTML page about a run, and the same as Markdown, JSON and Every Eval Ever.
+    """Write one self-contained HTML page about a run.
+
+    Beside it stand the same as Markdown, JSON and Every Eval Ever, and the recipe that makes it all again.
 
     `distill report RUN...` needs no recipe: benches among the runs are shown with all they were made from, other runs
     beside them. It writes into --out (default: report); --set report.title="..." and the other keys hold here too.
