@@ -47,7 +47,7 @@ demo: $(READY) ## R1 in miniature, end to end, on two CPU cores in under ten min
 reproduce: $(READY) ## Walk any recipe: make reproduce RECIPE=mini SET="seed=1"
 	$(RUN) run --recipe $(RECIPE) $(foreach s,$(SET),--set '$(s)')
 
-STAGES := problems harvest import curate teacher-init student-init student-import sft logits kd on-policy rl quantize bench report
+STAGES := problems vary harvest import curate teacher-init student-init student-import sft logits kd on-policy rl quantize bench report
 .PHONY: $(STAGES)
 $(STAGES): $(READY)
 	$(RUN) $@ --recipe $(RECIPE) $(if $(STEP),--step $(STEP)) $(foreach s,$(SET),--set '$(s)')

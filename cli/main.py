@@ -7,6 +7,7 @@ import typer
 
 from cli import (
     ablate_command,
+    compare_command,
     decontaminate_command,
     judge_command,
     plan_command,
@@ -57,6 +58,7 @@ traces_command.register(app)
 plan_command.register(app)
 preflight_command.register(app)
 ablate_command.register(app)
+compare_command.register(app)
 decontaminate_command.register(app)
 
 

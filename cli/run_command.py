@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STAGES = {
     "problems": "Write problems: procedural families or a benchmark.",
+    "vary": "Put problems another way: other words, numbers.",
     "harvest": "Sample chains of thought and judge each; resumes.",
     "import": "Take foreign traces in, judge those with a gold answer.",
     "measure": "Score each trace under a student or teacher; resumes.",

@@ -22,6 +22,7 @@ from distill.judge import JUDGE_VERSION, Judge
 from distill.judge.folder import judge_folder
 from distill.problems.benchmarks import benchmark_files
 from distill.problems.stage import ProblemsConfig, problems
+from distill.problems.vary import VaryConfig, vary
 from distill.progress import Mode, Progress
 from distill.prompts import Chat
 from distill.recipe import Stage, StepContext, renewed, written
@@ -54,6 +55,10 @@ def _problems(c: StepContext) -> Report:
 
 def _problem_files(config: ProblemsConfig, data: Path) -> Iterable[Path]:
     return benchmark_files(config.benchmark, config.split, data) if config.benchmark else ()
+
+
+def _vary(c: StepContext) -> Report:
+    return vary(c.path("problems"), c.out, c.config, data=c.data, progress=c.progress)
 
 
 def _judge(c: StepContext) -> Judge:
@@ -304,6 +309,7 @@ REGISTRY = {
     stage.name: stage
     for stage in (
         Stage("problems", ProblemsConfig, _problems, reads=_problem_files),
+        Stage("vary", VaryConfig, _vary),
         Stage(
             "harvest",
             HarvestConfig,
@@ -325,7 +331,7 @@ REGISTRY = {
         Stage("on-policy", OnPolicyConfig, _on_policy, version=f"1 judge {JUDGE_VERSION}"),
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),
-        Stage("bench", BenchConfig, _bench, version=f"1 judge {JUDGE_VERSION}", sized=bench_sizing.SIZED),
+        Stage("bench", BenchConfig, _bench, version=f"2 judge {JUDGE_VERSION}", sized=bench_sizing.SIZED),
         Stage("report", ReportConfig, _report, version="2"),
     )
 }

@@ -215,6 +215,8 @@ class Score(Record):
     truncated: Fraction
     no_answer: Fraction
     tokens_per_answer: float
+    contamination: str | None = None
+    """How held-out problems were kept from what the checkpoint learned from; None where nobody looked it up."""
 
 
 class Item(Record):
@@ -228,6 +230,8 @@ class Item(Record):
     task: str
     level: int | None = None
     tokens: int
+    answer: str | None = None
+    """What the judge compared, where it was no program: its vote for maj@k."""
 
 
 def fingerprint(value: Any) -> str:

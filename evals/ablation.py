@@ -111,7 +111,6 @@ def _answers(items: Sequence[Item], student: Path, data: Path, right: set[str]) 
     counts = read_manifest(student).report.counts
     return Answers(
         solved={problem: sum(solved) / len(solved) for problem, solved in tries.items()},
-        samples=max(map(len, tries.values())),
         tokens_per_answer=sum(item.tokens for item in items) / len(items),
         tokens_per_example=float(counts["tokens_per_example"]),
         correct=sum(row.trace_id in right for row in examples) / len(examples),

@@ -22,10 +22,13 @@ from distill.runs import Report
 from distill.sampling.protocols import Sampler
 from distill.sampling.table import ENGINE_KEYS, EngineConfig
 from distill.selection import HeldOut, Instruction, read_problems, select
+from evals.contamination import contamination
 from evals.examination import Asking, Examined, examine, recorded
-from evals.scoring import ALL, PASS_1, Paired, bad_gold, group, pair, score, table
+from evals.scoring import ALL, PASS_1, Drop, Paired, bad_gold, drops, group, pair, score, table
 
 SCORES, ITEMS, PAIRED, DISAGREEMENTS = "scores.jsonl", "items.jsonl", "paired.jsonl", "disagreements.jsonl"
+DROPS = "drops.jsonl"
+"""Only where variants were asked beside their originals."""
 SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", *ENGINE_KEYS)
 """Keys that mean nothing for recorded traces."""
 
@@ -46,6 +49,8 @@ class BenchConfig(EngineConfig):
     """Pairs [a, b]; the report gives a - b over the problems both were asked."""
     k: tuple[int, ...] = Field(default=(1,), min_length=1)
     """pass@k for each of these."""
+    maj: tuple[int, ...] = ()
+    """maj@k for each of these: whether the answer most of k samples agree on is right."""
     protocol: str | None = None
     """Name of the way of asking; by itself greedy, sampled or recorded. A hash of it is always added."""
     instruction: Instruction = "none"
@@ -69,6 +74,8 @@ class BenchConfig(EngineConfig):
             raise ValueError("max_tokens: missing (checkpoints are sampled)")
         if min(self.k) < 1 or (self.checkpoints and max(self.k) > self.samples):
             raise ValueError(f"k: each must be from 1 to samples ({self.samples}), got {list(self.k)}")
+        if self.maj and (min(self.maj) < 1 or (self.checkpoints and max(self.maj) > self.samples)):
+            raise ValueError(f"maj: each must be from 1 to samples ({self.samples}), got {list(self.maj)}")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples: more than one needs a temperature above 0, greedy samples are all the same")
         return self
@@ -111,7 +118,9 @@ def bench(
             name: examine(name, asked, out / name, how, sampler=sampler_for(folder), judge=judge, progress=progress)
             for name, folder in checkpoints.items()
         }
-    return _write(examined, len(asked), out, config)
+    sources = {problem.source for problem in asked}
+    marks = {name: contamination(folder, sources) for name, folder in checkpoints.items()}
+    return _write(examined, marks, len(asked), out, config)
 
 
 def checkpoint_names(folders: Iterable[Path]) -> dict[str, Path]:
@@ -124,7 +133,10 @@ def checkpoint_names(folders: Iterable[Path]) -> dict[str, Path]:
     return named
 
 
-def _write(examined: Mapping[str, Examined], asked: int, out: Path, config: BenchConfig) -> Report:
+def _write(
+    examined: Mapping[str, Examined], marks: Mapping[str, str], asked: int, out: Path, config: BenchConfig
+) -> Report:
+    """`marks`: contamination of each checkpoint; recorded samplers have none."""
     scores: list[Score] = []
     groups = {}
     notes: dict[str, list[str]] = {}
@@ -134,14 +146,21 @@ def _write(examined: Mapping[str, Examined], asked: int, out: Path, config: Benc
         if not items:
             raise UserError(f"{name}: none of its {asked} problems can be judged (gold_bad)")
         groups[name] = group(items)
-        scores += score(groups[name], name, found.fingerprint, found.protocol, sorted({1, *config.k}))
+        ks, mark = sorted({1, *config.k}), marks.get(name)
+        how = found.fingerprint, found.protocol
+        scores += score(groups[name], name, *how, ks, maj=sorted(set(config.maj)), contamination=mark)
+        if mark is not None:
+            notes.setdefault(f"training set and exam: {mark}", []).append(name)
         for note in _notes(found, len(bad), asked):
             notes.setdefault(note, []).append(name)
     paired = [row for a, b in config.compare for row in pair(a, b, groups)]
+    dropped = [row for name, grouped in groups.items() for row in drops(name, grouped)]
     disagreements = [row for found in examined.values() for row in found.disagreements]
     write_jsonl(out / ITEMS, (item for found in examined.values() for item in found.items))
     write_jsonl(out / SCORES, scores)
     write_jsonl(out / PAIRED, paired)
+    if dropped:
+        write_jsonl(out / DROPS, dropped)
     everyone = len(examined) if len(examined) > 1 else 0
     said = [f"{'all' if len(who) == everyone else ', '.join(who)}: {note}" for note, who in notes.items()]
     labels = sum(found.labels for found in examined.values())
@@ -158,8 +177,8 @@ def _write(examined: Mapping[str, Examined], asked: int, out: Path, config: Benc
             "disagreements": len(disagreements),
         },
         tokens=sum(found.tokens for found in examined.values()),
-        lines=(*table(scores, paired), *said),
-        marks={**_marks(scores, paired), "notes": said},
+        lines=(*table(scores, paired, dropped), *said),
+        marks={**_marks(scores, paired, dropped), "notes": said},
     )
 
 
@@ -177,13 +196,14 @@ def _notes(found: Examined, bad: int, asked: int) -> list[str]:
     return notes
 
 
-def _marks(scores: Sequence[Score], paired: Sequence[Paired]) -> dict[str, Any]:
+def _marks(scores: Sequence[Score], paired: Sequence[Paired], dropped: Sequence[Drop]) -> dict[str, Any]:
     keys = ("value", "low", "high", "n")
     total = [row for row in scores if row.task == ALL]
     return {
         "protocols": {row.checkpoint: row.protocol for row in total},
         "scores": {row.checkpoint: {key: getattr(row, key) for key in keys} for row in total if row.metric == PASS_1},
         "paired": [row.model_dump() for row in paired if row.task == ALL],
+        **({"drops": [row.model_dump() for row in dropped if "/" not in row.task]} if dropped else {}),
     }
 
 

@@ -37,8 +37,6 @@ class Answers:
 
     solved: Mapping[str, float]
     """By problem: share of its samples that are right."""
-    samples: int
-    """Samples a problem."""
     tokens_per_answer: float
     tokens_per_example: float
     correct: float
@@ -143,7 +141,7 @@ def crossing(sizes: Sequence[int], scores: Sequence[float] | np.ndarray, target:
 def _one(policy: str, size: int, answers: Mapping[Place, Answers], baseline: str) -> Compared:
     mine, theirs = _cells(answers, policy, size), _cells(answers, baseline, size)
     ours, others = _values(answers, policy, size), _values(answers, baseline, size)
-    score = mean_interval(ours, len(mine) * max(cell.samples for cell in mine))
+    score = mean_interval(ours)
     difference = paired_difference(ours, others) if policy != baseline else Interval(0.0, 0.0, 0.0, score.n)
     by_seed = tuple(_mean(list(cell.solved.values())) for cell in mine)
     base_by_seed = tuple(_mean(list(cell.solved.values())) for cell in theirs)

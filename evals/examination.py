@@ -182,6 +182,7 @@ def _item(checkpoint: str, problem: Problem, trace: Trace, verdict: Verdict) -> 
         task=problem.source,
         level=problem.level,
         tokens=trace.completion_tokens,
+        answer=verdict.extracted if problem.kind == "answer" else None,
     )
 
 

@@ -4,16 +4,19 @@ Every item counts for its family, its family's level, that level over all famili
 `all`. A problem whose reference answer is broken (`gold_bad`) measures nothing and is left
 out; every other status than `correct` counts as not solved, and truncated and unparsed
 answers are shown beside the score, because they are failures of another kind.
-pass@k follows Chen et al. 2021 and is refused for fewer than k samples of any problem.
+pass@k follows Chen et al. 2021 and is refused for fewer than k samples of any problem, maj@k likewise.
+A variant of a problem (`distill.problems.variants`) is paired with the problem it was made from.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from distill.errors import UserError
-from distill.intervals import Interval, mean_interval, paired_difference
+from distill.intervals import mean_interval, paired_difference
+from distill.problems.variants import original_of
 from distill.records import Item, Record, Score
-from evals.intervals import mcnemar_exact, pass_at_k
+from evals.intervals import detectable, mcnemar_exact, pass_at_k
+from evals.voting import can_vote, maj_at_k
 
 ALL = "all"
 PASS_1 = "pass@1"
@@ -34,6 +37,26 @@ class Paired(Record):
     n: int
     p_mcnemar: float | None = None
     """Exact two-sided p-value; None when a problem has several samples."""
+    better: int = 0
+    """Problems of which a solves a larger share; with one sample each, those only a solves."""
+    worse: int = 0
+    detects: float | None = None
+    """Smallest difference that so many problems show with 80% power, these two flipping as they do."""
+
+
+class Drop(Record):
+    """What one checkpoint loses when problems are put in another way: variant less original, in pass@1."""
+
+    checkpoint: str
+    task: str
+    """The variant's source, or a level of it."""
+    original: float
+    value: float
+    difference: float
+    low: float
+    high: float
+    n: int
+    p_mcnemar: float | None = None
 
 
 def group(items: Iterable[Item]) -> Grouped:
@@ -67,28 +90,40 @@ def bad_gold(items: Iterable[Item]) -> set[str]:
     return {item.problem_id for item in items if item.status == "gold_bad"}
 
 
-def score(grouped: Grouped, checkpoint: str, fingerprint: str, protocol: str, ks: Sequence[int]) -> list[Score]:
-    """Every task's pass@k of one checkpoint. Raises UserError when a problem has fewer than k samples."""
-    fewest = min(len(samples) for samples in grouped[ALL].values())
-    if max(ks) > fewest:
-        few = sum(len(samples) < max(ks) for samples in grouped[ALL].values())
-        raise UserError(
-            f"k: pass@{max(ks)} needs {max(ks)} samples of every problem; "
-            f"{checkpoint} has fewer for {few} of {len(grouped[ALL])} problems (fewest {fewest})"
-        )
+def score(
+    grouped: Grouped,
+    checkpoint: str,
+    fingerprint: str,
+    protocol: str,
+    ks: Sequence[int],
+    *,
+    maj: Sequence[int] = (),
+    contamination: str | None = None,
+) -> list[Score]:
+    """Every task's pass@k of one checkpoint, and maj@k where its problems have answers to vote on.
+
+    Raises UserError when a problem has fewer than k samples, or when no task can vote.
+    """
+    wanted = [*((f"pass@{k}", k) for k in ks), *((f"maj@{k}", k) for k in maj)]
+    _refuse_few(grouped[ALL], checkpoint, wanted)
+    if maj and not any(can_vote(_items(problems)) for problems in grouped.values()):
+        raise UserError(f"maj: {checkpoint} has no answers to vote on (programs have no vote); leave maj out")
     scores = []
     for task, problems in grouped.items():
-        items = [item for samples in problems.values() for item in samples]
-        most = max(len(samples) for samples in problems.values())
-        for k in ks:
-            found = mean_interval([_solved(samples, k) for samples in problems.values()], max(most // k, 1))
+        items = _items(problems)
+        voting = bool(maj) and can_vote(items)
+        for metric, k in wanted:
+            if metric.startswith("maj") and not voting:
+                continue
+            value = maj_at_k if metric.startswith("maj") else _solved
+            found = mean_interval([value(samples, k) for samples in problems.values()])
             scores.append(
                 Score(
                     checkpoint=checkpoint,
                     fingerprint=fingerprint,
                     task=task,
                     protocol=protocol,
-                    metric=f"pass@{k}",
+                    metric=metric,
                     value=found.value,
                     n=found.n,
                     low=found.low,
@@ -96,9 +131,21 @@ def score(grouped: Grouped, checkpoint: str, fingerprint: str, protocol: str, ks
                     truncated=_share(items, "truncated"),
                     no_answer=_share(items, "unparsed"),
                     tokens_per_answer=sum(item.tokens for item in items) / len(items),
+                    contamination=contamination,
                 )
             )
     return scores
+
+
+def _refuse_few(problems: Mapping[str, Sequence[Item]], checkpoint: str, wanted: Sequence[tuple[str, int]]) -> None:
+    fewest = min(len(samples) for samples in problems.values())
+    metric, k = max(wanted, key=lambda one: one[1])
+    if k > fewest:
+        few = sum(len(samples) < k for samples in problems.values())
+        raise UserError(
+            f"{'maj' if metric.startswith('maj') else 'k'}: {metric} needs {k} samples of every problem; "
+            f"{checkpoint} has fewer for {few} of {len(problems)} problems (fewest {fewest})"
+        )
 
 
 def pair(a: str, b: str, items: Mapping[str, Grouped]) -> list[Paired]:
@@ -108,18 +155,38 @@ def pair(a: str, b: str, items: Mapping[str, Grouped]) -> list[Paired]:
     rows = []
     for task in items[a]:
         ours, theirs = items[a][task], items[b].get(task, {})
-        shared = [name for name in ours if name in theirs]
+        shared = [(ours[name], theirs[name]) for name in ours if name in theirs]
         if shared:
-            left = [_solved(ours[name], 1) for name in shared]
-            right = [_solved(theirs[name], 1) for name in shared]
-            once = all(len(ours[name]) == len(theirs[name]) == 1 for name in shared)
-            rows.append(_paired(a, b, task, paired_difference(left, right), _mcnemar(left, right) if once else None))
+            rows.append(_paired(a, b, task, shared))
     return rows
 
 
-def table(scores: Sequence[Score], paired: Sequence[Paired]) -> tuple[str, ...]:
-    """Scores of `all` and each family, pass@1 by level, then the paired differences: aligned plain text."""
-    blocks = [_score_rows(scores), _level_rows(scores), _paired_rows(paired)]
+def drops(checkpoint: str, grouped: Grouped) -> list[Drop]:
+    """What each kind of variant costs, over the problems asked in both ways; nothing where there are none."""
+    everything = grouped[ALL]
+    rows = []
+    for task, problems in grouped.items():
+        if task == ALL or task.startswith("level-"):
+            continue  # they mix variants of several kinds
+        both = [
+            (samples, everything[original])
+            for name, samples in problems.items()
+            if (original := original_of(name)) in everything
+        ]
+        if both:
+            found = _paired("", "", task, both)
+            before = sum(_solved(samples, 1) for _, samples in both) / len(both)
+            kept = found.model_dump(include={"difference", "low", "high", "n", "p_mcnemar"})
+            value = before + found.difference
+            rows.append(
+                Drop(checkpoint=checkpoint, task=task, original=before, value=min(max(value, 0.0), 1.0), **kept)
+            )
+    return rows
+
+
+def table(scores: Sequence[Score], paired: Sequence[Paired], dropped: Sequence[Drop] = ()) -> tuple[str, ...]:
+    """Scores of `all` and each family, pass@1 by level, paired differences, drops on variants: aligned plain text."""
+    blocks = [_score_rows(scores), _level_rows(scores), _paired_rows(paired), _drop_rows(dropped)]
     lines = [line for block in blocks if len(block) > 1 for line in ("", *aligned(block))]
     return tuple(lines[1:])
 
@@ -170,37 +237,83 @@ def _level_rows(scores: Sequence[Score]) -> list[tuple[str, ...]]:
 
 
 def _paired_rows(paired: Sequence[Paired]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("paired difference", "task", "points", "95% interval", "n", "p (McNemar)")]
+    rows: list[tuple[str, ...]] = [("paired difference", "task", *PAIRED_HEAD)]
     for a, b in dict.fromkeys((row.a, row.b) for row in paired):
         ours = [row for row in paired if (row.a, row.b) == (a, b)]
         levels = [row for row in ours if row.task.startswith("level-")]
         lowest = [min(levels, key=lambda row: row.low)] if levels else []
         for row in [row for row in ours if row.task == ALL] + lowest:
-            rows.append(
-                (
-                    f"{a} - {b}",
-                    row.task if row.task == ALL else f"{row.task} (lowest)",
-                    f"{row.difference * 100:+.1f}",
-                    f"{row.low * 100:+.1f} to {row.high * 100:+.1f}",
-                    f"{row.n:,}",
-                    "-" if row.p_mcnemar is None else f"{row.p_mcnemar:.2g}",
-                )
-            )
+            name = row.task if row.task == ALL else f"{row.task} (lowest)"
+            rows.append((f"{a} - {b}", name, *paired_cells(row)))
     return rows
+
+
+PAIRED_HEAD = ("points", "95% interval", "n", "flips", "p (McNemar)", "detects")
+
+
+def paired_cells(row: Paired) -> tuple[str, ...]:
+    """Cells of a paired difference under `PAIRED_HEAD`."""
+    return (
+        *_difference(row),
+        f"+{row.better:,} -{row.worse:,}",
+        _p(row),
+        "-" if row.detects is None else f"{row.detects * 100:.1f}",
+    )
+
+
+def _drop_rows(dropped: Sequence[Drop]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("variant - original", "task", "original", "variant", "points", "95% interval", "n", "p (McNemar)")
+    ]
+    for row in dropped:
+        if "/" not in row.task:
+            shares = f"{row.original:.1%}", f"{row.value:.1%}"
+            rows.append((row.checkpoint, row.task, *shares, *_difference(row), _p(row)))
+    return rows
+
+
+def _difference(row: Paired | Drop) -> tuple[str, str, str]:
+    interval = f"{row.low * 100:+.1f} to {row.high * 100:+.1f}"
+    return f"{row.difference * 100:+.1f}", interval, f"{row.n:,}"
+
+
+def _p(row: Paired | Drop) -> str:
+    return "-" if row.p_mcnemar is None else f"{row.p_mcnemar:.2g}"
 
 
 def _solved(samples: Sequence[Item], k: int) -> float:
     return pass_at_k(len(samples), sum(item.status == "correct" for item in samples), k)
 
 
-def _mcnemar(left: Sequence[float], right: Sequence[float]) -> float:
+def _paired(a: str, b: str, task: str, shared: Sequence[tuple[Sequence[Item], Sequence[Item]]]) -> Paired:
+    left = [_solved(samples, 1) for samples, _ in shared]
+    right = [_solved(samples, 1) for _, samples in shared]
     won = sum(x > y for x, y in zip(left, right, strict=True))
     lost = sum(x < y for x, y in zip(left, right, strict=True))
-    return mcnemar_exact(won, lost)
+    found = paired_difference(left, right)
+    once = all(len(ours) == len(theirs) == 1 for ours, theirs in shared)
+    return Paired(
+        a=a,
+        b=b,
+        task=task,
+        difference=found.value,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        p_mcnemar=mcnemar_exact(won, lost) if once else None,
+        better=won,
+        worse=lost,
+        detects=detectable(left, right),
+    )
 
 
-def _paired(a: str, b: str, task: str, found: Interval, p: float | None) -> Paired:
-    return Paired(a=a, b=b, task=task, difference=found.value, low=found.low, high=found.high, n=found.n, p_mcnemar=p)
+def solved(problems: Mapping[str, Sequence[Item]]) -> dict[str, float]:
+    """By problem: share of its samples that are right."""
+    return {name: _solved(samples, 1) for name, samples in problems.items()}
+
+
+def _items(problems: Mapping[str, Sequence[Item]]) -> list[Item]:
+    return [item for samples in problems.values() for item in samples]
 
 
 def _share(items: Sequence[Item], status: str) -> float:

@@ -23,6 +23,7 @@ from typing import Literal
 from distill.curate.normalize import squeezed, words
 from distill.problems.families import FAMILIES
 from distill.problems.family import split_of
+from distill.problems.variants import base_source
 from distill.records import Problem, Record
 
 Method = Literal["13-gram", "exact", "by-construction", "none"]
@@ -242,7 +243,7 @@ class _Stretch:
 
 def constructed(problem: Problem) -> bool:
     """A problem of a procedural family that stands where the hash of its prompt puts it."""
-    return problem.source in FAMILIES and split_of(problem.prompt) == problem.split
+    return base_source(problem.source) in FAMILIES and split_of(problem.prompt) == problem.split
 
 
 def dropping(found: Iterable[Shared]) -> Shared | None:

@@ -100,7 +100,7 @@ def summarize(
         stopped = sum(row.finish == "stop" for row in ended)
         lines.append(f"{len(ended):,} truncated thoughts continued: {stopped:,} ended, {right:,} of them correct")
     if config.verify is not None:
-        found = checked(now, config.verify.traces)
+        found = checked(now)
         lines.append(f"P(fixed | wrong)    {_told(found.fixed)}")
         lines.append(f"P(broken | correct) {_told(found.broken)}")
         marks["checked"] = {f"{before} -> {after}": n for (before, after), n in sorted(found.became.items())}
@@ -193,16 +193,15 @@ def _levels(rates: Sequence[PassRate], now: Standings) -> list[str]:
     lines = []
     for (source, level), group in sorted(groups.items()):
         name = f"{source}/level-{level}" if level else source
-        shares, most, drawn = [], 1, 0
+        shares, drawn = [], 0
         for rate in group:
             rows = now.samples(rate.problem_id)
             drawn += len(rows)
             first = [row.status == "correct" for row in rows if row.round == 0]
             if first:
                 shares.append(sum(first) / len(first))
-                most = max(most, len(first))
         verified = sum(rate.verified > 0 for rate in group)
-        told = _told(mean_interval(shares, most) if shares else None)
+        told = _told(mean_interval(shares) if shares else None)
         lines.append(
             f"{name:<24} {verified:>5,}/{len(group):<5,} verified {drawn / len(group):>5.1f} a problem  {told}"
         )

@@ -56,8 +56,8 @@ def to_check(rows: Iterable[Drawn], config: VerifyConfig) -> list[Drawn]:
     return asked[: config.traces]
 
 
-def checked(now: Standings, traces: int) -> Checked:
-    """Count what `traces` checks a problem did. Several of one problem are one value, their mean."""
+def checked(now: Standings) -> Checked:
+    """Count what checks did. Several of one problem are one value, their mean."""
     became: Counter[tuple[str, str]] = Counter()
     changed: dict[str, dict[str, list[bool]]] = {"wrong": defaultdict(list), "correct": defaultdict(list)}
     for problem_id in now.problems:
@@ -67,10 +67,10 @@ def checked(now: Standings, traces: int) -> Checked:
                 became[before, row.status] += 1
                 if before in changed:
                     changed[before][problem_id].append((row.status == "correct") == (before == "wrong"))
-    fixed, broken = (_mean(changed[before].values(), traces) for before in ("wrong", "correct"))
+    fixed, broken = (_mean(changed[before].values()) for before in ("wrong", "correct"))
     return Checked(fixed, broken, became)
 
 
-def _mean(values: Iterable[list[bool]], samples: int) -> Interval | None:
+def _mean(values: Iterable[list[bool]]) -> Interval | None:
     means = [sum(group) / len(group) for group in values]
-    return mean_interval(means, samples) if means else None
+    return mean_interval(means) if means else None

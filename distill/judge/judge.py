@@ -25,6 +25,7 @@ from distill.judge.notation import normalize
 from distill.judge.numerals import quantity
 from distill.judge.servers import Crew, Kind, LateError
 from distill.problems.families import FAMILIES
+from distill.problems.variants import base_source
 from distill.prompts import split_thought
 from distill.records import Finish, Problem, Trace, Verdict
 from distill.sandbox import WALLED, Sandbox
@@ -187,7 +188,7 @@ class Judge:
         if found is None or (said.finish == "length" and not found.whole):
             return _Case(problem, said, _nothing(said, "no answer found"))
         text = normalize(found.text)
-        if problem.source in FAMILIES and gold.quantity and quantity(text) is None:
+        if base_source(problem.source) in FAMILIES and gold.quantity and quantity(text) is None:
             return _Case(problem, said, Ruling("wrong", "not a number"), found.text)  # 7 + 5 is no answer there
         ruling = compare(gold, text)
         if ruling is None:

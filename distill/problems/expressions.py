@@ -16,7 +16,7 @@ from pydantic import Field
 
 from distill.errors import UserError
 from distill.problems.family import LIMIT, MAX_OPERAND, Chain, Family, nearby
-from distill.problems.stories import apply
+from distill.problems.stories import TRIES, apply
 from distill.records import Problem
 
 VERBS = ("Compute", "Evaluate", "Find", "Simplify", "Calculate", "Determine")
@@ -45,6 +45,39 @@ class Expressions(Family):
 
     def generate(self, rng: random.Random, level: int) -> Problem:
         tokens = self._expression(rng, level)
+        return self._told(rng, tokens)
+
+    def paraphrase(self, problem: Problem, rng: random.Random) -> Problem:
+        return self._told(rng, _tokens(problem.prompt))
+
+    def numbers(self, problem: Problem, rng: random.Random) -> Problem:
+        before = _tokens(problem.prompt)
+        head, _, tail = problem.prompt.partition(" ".join(before))
+        signs = before[1::2]
+        for _ in range(TRIES):
+            tokens = [str(rng.randint(1, LIMIT if "*" not in signs else MAX_OPERAND))]
+            for sign in signs:
+                tokens += [sign, str(rng.randint(2 if sign == "*" else 1, MAX_OPERAND))]
+            chain, result = work(tokens)
+            if result:
+                return self._problem(f"{head}{' '.join(tokens)}{tail}", len(signs), chain, result)
+        return problem
+
+    def worked(self, problem: Problem) -> Chain:
+        return Chain(problem.solution or "", boxed(problem.answer or ""))
+
+    def mistake(self, problem: Problem, rng: random.Random) -> Chain:
+        """Goes wrong at one step (sum, operand, sign, or a term lost) and carries on from there."""
+        tokens = _tokens(problem.prompt)
+        for _ in range(30):
+            fault = Fault(rng.randrange(len(tokens) // 2), rng.choice(("sum", "operand", "sign", "lost")), rng)
+            chain, result = work(tokens, fault)
+            if result not in ("", problem.answer):
+                return chain
+        wrong = str(nearby(int(problem.answer or ""), rng))
+        return Chain(f"{(problem.solution or '').rpartition(' = ')[0]} = {wrong} ;", boxed(wrong))
+
+    def _told(self, rng: random.Random, tokens: list[str]) -> Problem:
         chain, result = work(tokens)
         parts = (
             rng.choice(VERBS[: self.verbs]),
@@ -53,22 +86,7 @@ class Expressions(Family):
             rng.choice(ENDINGS[: self.endings]),
             ".",
         )
-        prompt = " ".join(part for part in parts if part)
-        return self._problem(prompt, level, chain, result)
-
-    def worked(self, problem: Problem) -> Chain:
-        return Chain(problem.solution or "", boxed(problem.answer or ""))
-
-    def mistake(self, problem: Problem, rng: random.Random) -> Chain:
-        """Goes wrong at one step (sum, operand, sign, or a term lost) and carries on from there."""
-        tokens = [word for word in problem.prompt.split() if word in SIGNS or word.isdigit()]
-        for _ in range(30):
-            fault = Fault(rng.randrange(len(tokens) // 2), rng.choice(("sum", "operand", "sign", "lost")), rng)
-            chain, result = work(tokens, fault)
-            if result not in ("", problem.answer):
-                return chain
-        wrong = str(nearby(int(problem.answer or ""), rng))
-        return Chain(f"{(problem.solution or '').rpartition(' = ')[0]} = {wrong} ;", boxed(wrong))
+        return self._problem(" ".join(part for part in parts if part), len(tokens) // 2, chain, result)
 
     def _expression(self, rng: random.Random, level: int) -> list[str]:
         """Numbers and operators such that every partial result stays within the numbers there are."""
@@ -91,6 +109,11 @@ class Expressions(Family):
         if not possible:
             raise UserError(f"family expressions: operations {self.operations}: nothing leads on from {before + term}")
         return possible
+
+
+def _tokens(prompt: str) -> list[str]:
+    """Numbers and operators of a prompt."""
+    return [word for word in prompt.split() if word in SIGNS or word.isdigit()]
 
 
 def boxed(number: str) -> str:

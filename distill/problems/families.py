@@ -6,17 +6,19 @@ from distill.errors import UserError, did_you_mean
 from distill.problems.expressions import Expressions
 from distill.problems.family import Family
 from distill.problems.functions import Functions
+from distill.problems.needles import Needles
 from distill.problems.stories import Stories
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Stories, Expressions, Functions)}
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Stories, Expressions, Functions, Needles)}
 
+_STORIES: dict[str, object] = {
+    "names": 16,
+    "items": 12,
+    "phrasings": 5,
+    "operations": ["add", "subtract", "double", "halve", "triple"],
+}
 WIDEST: dict[str, dict[str, object]] = {
-    "stories": {
-        "names": 16,
-        "items": 12,
-        "phrasings": 5,
-        "operations": ["add", "subtract", "double", "halve", "triple"],
-    },
+    "stories": _STORIES,
     "expressions": {"verbs": 6, "objects": 3, "endings": 5, "operations": ["+", "-", "*"]},
     "functions": {
         "names": 10,
@@ -25,6 +27,7 @@ WIDEST: dict[str, dict[str, object]] = {
         "phrasings": 3,
         "operations": ["add", "subtract", "multiply", "square", "double", "negate"],
     },
+    "needles": {**_STORIES, "hops": 16, "unit": 128},
 }
 """Every knob of every family at its widest: the hardest worlds there are."""
 

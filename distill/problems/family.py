@@ -2,7 +2,8 @@
 
 A family makes problems of any level from a random generator, knows the right chain of
 thought for each, and can make a plausible wrong one. Its worlds (how many names,
-phrasings, operations) are fields, so a recipe table can make them harder.
+phrasings, operations) are fields, so a recipe table can make them harder. It also puts a
+problem another way: other words for the same numbers, other numbers in the same words.
 
 Held-out problems are chosen by a hash of the prompt (facts of the miniature: 10%), so
 train and test are disjoint whatever the seeds, and stay so when the world grows.
@@ -57,6 +58,14 @@ class Family(StageConfig):
     @abstractmethod
     def mistake(self, problem: Problem, rng: random.Random) -> Chain:
         """A plausible wrong chain whose answer the judge calls wrong."""
+
+    @abstractmethod
+    def paraphrase(self, problem: Problem, rng: random.Random) -> Problem:
+        """The same numbers and steps in other words of this world, drawn at random; may come out as it was."""
+
+    @abstractmethod
+    def numbers(self, problem: Problem, rng: random.Random) -> Problem:
+        """The same words and kinds of steps with other numbers, drawn at random; may come out as it was."""
 
     def _problem(self, prompt: str, level: int, chain: Chain, result: str, tests: Tests | None = None) -> Problem:
         """`result` is the gold the judge compares with; code problems carry tests beside it."""

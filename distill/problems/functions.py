@@ -78,11 +78,27 @@ class Functions(Family):
         moves: list[Move] = []
         for _ in range(level):
             moves.append(self._move(rng, moves))
-        intro = rng.choice(INTROS[: self.intros]).format(x=variable)
-        prompt = f"def {name} ( {variable} ) : {intro} {' , '.join(move.phrase for move in moves)} ."
-        chain = _chain(variable, moves)
-        tests = Tests(entry_point=name, check=_check(moves), prefix=f"def {name}({variable}):\n    ")
-        return self._problem(prompt, level, chain, chain.answer, tests)
+        return self._told(name, variable, rng.choice(INTROS[: self.intros]), moves)
+
+    def paraphrase(self, problem: Problem, rng: random.Random) -> Problem:
+        name, variable = rng.choice(NAMES[: self.names]), rng.choice(VARIABLES[: self.variables])
+        moves = []
+        for move in _read(problem.prompt)[1]:
+            form = rng.choice(PHRASINGS[move.operation][: self.phrasings])
+            moves.append(Move(move.operation, move.operand, form.format(k=move.operand)))
+        return self._told(name, variable, rng.choice(INTROS[: self.intros]), moves)
+
+    def numbers(self, problem: Problem, rng: random.Random) -> Problem:
+        variable, before = _read(problem.prompt)
+        moves = []
+        for move in before:
+            low = 2 if move.operation == "multiply" else 1
+            operand = rng.randint(low, MAX_OPERAND) if move.operation in SIGNS else 0
+            form = next(f for f in PHRASINGS[move.operation] if f.format(k=move.operand) == move.phrase)
+            moves.append(Move(move.operation, operand, form.format(k=operand)))
+        head = problem.prompt.rpartition(" : ")[0].partition(" : ")[2]
+        intro = next(one for one in INTROS if one.format(x=variable) == f"{head} :")
+        return self._told(problem.prompt.split()[1], variable, intro, moves)
 
     def worked(self, problem: Problem) -> Chain:
         return Chain(problem.solution or "", problem.answer or "")
@@ -95,6 +111,13 @@ class Functions(Family):
             wrong = _gone_wrong(moves, rng)
             if [evaluate(wrong, value) for value in INPUTS] != right:
                 return _chain(variable, wrong)
+
+    def _told(self, name: str, variable: str, intro: str, moves: list[Move]) -> Problem:
+        steps = " , ".join(move.phrase for move in moves)
+        prompt = f"def {name} ( {variable} ) : {intro.format(x=variable)} {steps} ."
+        chain = _chain(variable, moves)
+        tests = Tests(entry_point=name, check=_check(moves), prefix=f"def {name}({variable}):\n    ")
+        return self._problem(prompt, len(moves), chain, chain.answer, tests)
 
     def _move(self, rng: random.Random, before: list[Move]) -> Move:
         options = list(self.operations)

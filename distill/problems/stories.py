@@ -7,6 +7,7 @@ number. Level = number of steps. All values stay in 0-20, all operands in 1-9.
 """
 
 import random
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -42,6 +43,20 @@ FIXED: dict[Operation, tuple[str, int]] = {"double": ("*", 2), "halve": ("/", 2)
 """Operations whose operand is in the verb."""
 
 
+TRIES = 1_000
+"""Draws of numbers for one story before it is given back as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a story: who does it, in which words, and what it does to the number."""
+
+    name: str
+    form: str
+    sign: str
+    operand: int
+
+
 class Stories(Family):
     """Stories of things found, lost and doubled."""
 
@@ -62,17 +77,38 @@ class Stories(Family):
 
     def generate(self, rng: random.Random, level: int) -> Problem:
         item = rng.choice(ITEMS[: self.items])
-        value = rng.randint(1, LIMIT)
-        sentences = [f"{rng.choice(NAMES[: self.names])} has {value} {item} ."]
-        steps = []
+        start = value = rng.randint(1, LIMIT)
+        teller = rng.choice(NAMES[: self.names])
+        moves = []
         for _ in range(level):
             form, sign, operand = self._step(rng, value)
-            sentences.append(form.format(name=rng.choice(NAMES[: self.names]), k=operand, item=item))
-            after = apply(sign, value, operand)
-            steps.append(f"{value} {sign} {operand} = {after} ;")
-            value = after
-        prompt = " ".join([*sentences, f"How many {item} now ?"])
-        return self._problem(prompt, level, Chain(" ".join(steps), str(value)), str(value))
+            moves.append(Move(rng.choice(NAMES[: self.names]), form, sign, operand))
+            value = apply(sign, value, operand)
+        return self._story(teller, item, start, moves)
+
+    def paraphrase(self, problem: Problem, rng: random.Random) -> Problem:
+        _, _, start, moves = read(problem.prompt)
+        told = []
+        for move in moves:
+            forms = PHRASINGS[_operation(move)][: self.phrasings]
+            told.append(replace(move, name=rng.choice(NAMES[: self.names]), form=rng.choice(forms)))
+        return self._story(rng.choice(NAMES[: self.names]), rng.choice(ITEMS[: self.items]), start, told)
+
+    def numbers(self, problem: Problem, rng: random.Random) -> Problem:
+        teller, item, _, moves = read(problem.prompt)
+        for _ in range(TRIES):
+            start = value = rng.randint(1, LIMIT)
+            told = []
+            for move in moves:
+                options = _options(_operation(move), value)
+                if not options:
+                    break
+                sign, operand = rng.choice(options)
+                told.append(replace(move, operand=operand))
+                value = apply(sign, value, operand)
+            else:
+                return self._story(teller, item, start, told)
+        return problem
 
     def worked(self, problem: Problem) -> Chain:
         return Chain(problem.solution or "", problem.answer or "")
@@ -90,6 +126,16 @@ class Stories(Family):
         slipped = f"{last.rpartition(' = ')[0]} = {wrong}"
         return Chain("".join(f"{line} ; " for line in right) + f"{slipped} ;", wrong)
 
+    def _story(self, teller: str, item: str, start: int, moves: list[Move]) -> Problem:
+        sentences, steps, value = [f"{teller} has {start} {item} ."], [], start
+        for move in moves:
+            sentences.append(move.form.format(name=move.name, k=move.operand, item=item))
+            after = apply(move.sign, value, move.operand)
+            steps.append(f"{value} {move.sign} {move.operand} = {after} ;")
+            value = after
+        prompt = " ".join([*sentences, f"How many {item} now ?"])
+        return self._problem(prompt, len(moves), Chain(" ".join(steps), str(value)), str(value))
+
     def _step(self, rng: random.Random, value: int) -> tuple[str, str, int]:
         """One possible step from `value`: its sentence, sign and operand; every sentence form equally likely."""
         forms = [(operation, form) for operation in self.operations for form in PHRASINGS[operation][: self.phrasings]]
@@ -100,6 +146,26 @@ class Stories(Family):
                 sign, operand = rng.choice(options)
                 return form, sign, operand
         raise UserError(f"family stories: operations {self.operations}: nothing leads on from {value}")
+
+
+def read(prompt: str) -> tuple[str, str, int, list[Move]]:
+    """Who has how many of what at first, and the steps: teller, item, number, moves."""
+    first, *rest, asked = prompt.split(" . ")
+    teller, _, start, item = first.split()
+    moves = []
+    for sentence in rest:
+        name, *words = sentence.split()
+        operand = next((int(word) for word in words if word.isdigit()), 0)
+        form = " ".join(["{name}", *("{k}" if w.isdigit() else "{item}" if w == item else w for w in words), "."])
+        operation = next(kind for kind, forms in PHRASINGS.items() if form in forms)
+        sign, fixed = FIXED.get(operation, ("+" if operation == "add" else "-", operand))
+        moves.append(Move(name, form, sign, fixed))
+    assert asked == f"How many {item} now ?", "written by this file"
+    return teller, item, int(start), moves
+
+
+def _operation(move: Move) -> Operation:
+    return next(kind for kind, forms in PHRASINGS.items() if move.form in forms)
 
 
 def apply(sign: str, value: int, operand: int) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from distill.errors import UserError
 from distill.problems.families import FAMILIES, family
+from distill.problems.variants import base_source
 from distill.prompts import join_thought
 from distill.records import Completion, Problem, SamplerId, fingerprint
 from distill.sampling.protocols import Answered, Request, TokenScores
@@ -59,14 +60,14 @@ class OracleSampler:
         if id not in self.problems:
             raise UserError(f"oracle: request {id!r}: no such problem among the {len(self.problems)} it was given")
         problem = self.problems[id]
-        if problem.source not in self.families:
+        if base_source(problem.source) not in self.families:
             raise UserError(
                 f"oracle: problem {id}: source {problem.source!r} is no procedural family ({', '.join(self.families)})"
             )
         return problem
 
     def _say(self, problem: Problem, request: Request, index: int) -> Completion:
-        kind = self.families[problem.source]
+        kind = self.families[base_source(problem.source)]
         rng = random.Random(f"oracle/{request.seed + index}/{request.id}")
         errs = rng.random() < self.error_rate
         chain = kind.mistake(problem, rng) if errs else kind.worked(problem)

@@ -41,7 +41,7 @@ class Sat(Record):
     @property
     def accuracy(self) -> Interval:
         """With its interval over problems."""
-        return mean_interval(self.right, self.samples)
+        return mean_interval(self.right)
 
 
 class Traces(Record):
