@@ -148,19 +148,17 @@ def trinomial(n: int, won: float, lost: float) -> tuple[np.ndarray, np.ndarray, 
 
 def flips(p: float, other: float) -> tuple[float, float]:
     """Chances that only the first, and only the second, solves a problem."""
-    tied = SHARED * (1 - TIE)  # E[c(1 - c)] = (1 - TIE) p (1 - p) where both have chance c
-    a, b = p, other
-    if b <= a:
-        both = b / a * (a * a + TIE * a * (1 - a))
+    square = TIE * p * (1 - p)  # variance of a problem's chance
+    if other <= p:
+        both = other / p * (p * p + square)
     else:
-        neither = (1 - b) / (1 - a) * ((1 - a) ** 2 + TIE * a * (1 - a))
-        both = a + b - 1 + neither
-    both = SHARED * both + (1 - SHARED) * a * b
-    assert 0 < tied < 1
-    return a - both, b - both
+        both = p + other - 1 + (1 - other) / (1 - p) * ((1 - p) ** 2 + square)
+    both = SHARED * both + (1 - SHARED) * p * other
+    return p - both, other - both
 
 
 def moved(p: float, gain: float) -> float:
+    """The other checkpoint's mean: worse by `gain` only where there is no room above."""
     return p + gain if p < 0.9 else p - gain
 
 
@@ -182,12 +180,10 @@ def covered(method: str, n: int, p: float) -> float:
 
 
 def attainable(n: int, p: float) -> str:
-    """The two coverages nearest to 95% that a run of outcomes around the mean can have, each as tight as it gets."""
-    chance = binomial(n, p)
-    middle = round(n * p)
-    sums = np.concatenate([[0.0], np.cumsum(chance)])
-    runs = [sums[j + 1] - sums[i] for i in range(middle + 1) for j in range(middle, min(n, middle + 400))]
-    return f"{percent(max(r for r in runs if r <= 0.95))}, {percent(min(r for r in runs if r >= 0.95))}"
+    """The coverages nearest to 95% a method can have there: of the likeliest outcomes, one more each time."""
+    sums = np.cumsum(np.sort(binomial(n, p))[::-1])
+    place = int(np.searchsorted(sums, 0.95))
+    return f"{percent(float(sums[place - 1]))}, {percent(float(sums[place]))}"
 
 
 @cache
