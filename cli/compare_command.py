@@ -22,14 +22,15 @@ def compare(
     flips: Annotated[bool, typer.Option("--flips", help="List every problem on which the two differ.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a pair instead of text.")] = False,
 ) -> None:
-    """Say how much better A is than B, per benchmark and level, and how sure that is.
+    """Say how much better A is than B, and how surely.
 
     A and B are bench folders, or steps of recipes (mini/bench is runs/mini/bench). A step that made a checkpoint
     (mini/student) stands for that checkpoint in the bench beside it. Of two benches, checkpoints of the same name are
     compared; FOLDER:CHECKPOINT names one. Benches that asked other problems or in another way are refused.
 
-    The table: pass@1 of both, the paired difference in points with its 95% interval, problems, flips (where A is
-    better, where B is), McNemar's exact p-value, and the smallest difference so many problems show four times of five.
+    The table, by benchmark and level: pass@1 of both, the paired difference in points with its 95% interval, problems,
+    flips (where A is better, where B is), McNemar's exact p-value, and the smallest difference so many problems show
+    four times of five.
     docs/statistics.md says how each is computed.
 
     Examples: distill compare mini/student mini/student-raw; distill compare runs/mini/bench runs/mini-s1/bench

@@ -5,8 +5,9 @@ left on each training set, and says the worst that is true. Looks at no text its
 and knows nothing of weights that came from elsewhere.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from distill.curate.decontaminate import UNCHECKED
 from distill.problems.families import FAMILIES
@@ -70,7 +71,7 @@ def _examples(folder: Path, ref: InputRef, sources: Collection[str]) -> Found:
         yield UNTOLD, f"{folder.name} was compared with no held-out problem"
     else:
         named = set(mark["against"])
-        missing = sorted(source for source in sources if source not in named and not _hashed(source, named))
+        missing = sorted(source for source in sources if source not in named and not _hashed(source, mark))
         if missing:
             yield PARTLY, f"{folder.name} was not compared with {', '.join(missing)}"
         yield CHECKED, f"{mark['method']}, {mark['removed']:,} removed"
@@ -85,9 +86,10 @@ def _asked(folder: Path, ref: InputRef, sources: Collection[str]) -> Found:
         yield UNTOLD, f"{folder.name}: its problems were compared with no held-out problem"
 
 
-def _hashed(source: str, named: Collection[str]) -> bool:
-    """Variants of a family are held out by the hash of their own prompt, as the family is."""
-    return base_source(source) in FAMILIES and base_source(source) in named
+def _hashed(source: str, mark: Mapping[str, Any]) -> bool:
+    """Families and their variants are held out by the hash of each prompt, where that is how examples were chosen."""
+    family = base_source(source)
+    return family in FAMILIES and (family in mark["against"] or mark["method"] == "by-construction")
 
 
 def _manifest(folder: Path, ref: InputRef | None) -> Manifest | None:

@@ -14,8 +14,9 @@ from functools import cache
 
 import numpy as np
 
-from distill.intervals import Z95, mean_interval, paired_difference, wilson
+from distill.intervals import Z95, Interval, mean_interval, paired_difference, wilson
 from evals.intervals import mcnemar_exact, smallest
+from tests.other_intervals import beta_binomial, bootstrap, effective, whole_problems
 
 SIZES, TRUTHS = (30, 164, 500, 1319), (0.01, 0.5, 0.99)
 SAMPLES = (4, 16)
@@ -35,6 +36,8 @@ def main() -> None:
     table(("n", *METHODS), over_all())
     print(f"\n## Several samples a problem, {draws:,} benches a cell (width)\n")
     table(("samples", "n", *(f"p {p}" for p in TRUTHS), "three kinds"), several(draws))
+    print(f"\n## Beside what was not chosen, {draws // 2:,} benches a cell (width)\n")
+    table(("world", "n", "in use", *(name.replace("_", " ") for name in OTHERS)), beside(draws // 2))
     print("\n## Paired difference, one sample a problem, exact (width)\n")
     table(("n", *(f"p {p}, d {d}" for p in TRUTHS for d in GAINS)), pairs_of_one())
     print(f"\n## Paired difference, several samples a problem, {draws:,} pairs a cell (width)\n")
@@ -77,6 +80,28 @@ def several(draws: int) -> Iterator[Sequence[str]]:
             chance = rng.choice((0.0, 0.15, 1.0), p=(0.67, 0.1, 0.23), size=(draws, n))
             cells.append(simulated([mean_interval(row) for row in rng.binomial(k, chance) / k], 0.245))
             yield str(k), str(n), *cells
+
+
+def beside(draws: int) -> Iterator[Sequence[str]]:
+    """The interval in use and the others, where they come apart."""
+    worlds = {
+        "4 samples, p 0.01, correlation 0.5": (4, 0.01, 0.5),
+        "4 samples, p 0.01, correlation 0.9": (4, 0.01, 0.9),
+        "16 samples, p 0.01, correlation 0.1": (16, 0.01, 0.1),
+        "16 samples, p 0.01, all problems alike": (16, 0.01, 0.0),
+        "16 samples, three kinds": (16, 0.245, None),
+    }
+    for name, (k, truth, tie) in worlds.items():
+        for n in (30, 164, 1319):
+            rng = np.random.default_rng(3)
+            if tie is None:
+                chance = rng.choice((0.0, 0.15, 1.0), p=(0.67, 0.1, 0.23), size=(draws, n))
+            else:
+                chance = rng.beta(*shape(truth, tie), (draws, n)) if tie else np.full((draws, n), truth)
+            rows = rng.binomial(k, chance) / k
+            cells = [simulated([mean_interval(row) for row in rows], truth)]
+            cells += [held([interval(row, k) for row in rows], truth) for interval in OTHERS.values()]
+            yield name, str(n), *cells
 
 
 def pairs_of_several(draws: int) -> Iterator[Sequence[str]]:
@@ -162,14 +187,19 @@ def moved(p: float, gain: float) -> float:
     return p + gain if p < 0.9 else p - gain
 
 
-def shape(p: float) -> tuple[float, float]:
-    """Beta's parameters for a mean and the correlation `TIE`."""
-    spread = (1 - TIE) / TIE
+def shape(p: float, tie: float = TIE) -> tuple[float, float]:
+    """Beta's parameters for a mean and a correlation between samples."""
+    spread = (1 - tie) / tie
     return p * spread, (1 - p) * spread
 
 
-def simulated(found: Sequence[object], truth: float) -> str:
-    low, high = np.array([(one.low, one.high) for one in found]).T  # type: ignore[attr-defined]
+def simulated(found: Sequence[Interval], truth: float) -> str:
+    return held([(one.low, one.high) for one in found], truth)
+
+
+def held(found: Ends, truth: float) -> str:
+    """Share that holds the truth, and the mean width."""
+    low, high = np.array(found).T
     return f"{percent(float(((low <= truth) & (truth <= high)).mean()))} ({float((high - low).mean()):.3f})"
 
 
@@ -241,6 +271,7 @@ METHODS: dict[str, Callable[[int, int], tuple[float, float]]] = {
     "normal": wald,
 }
 """Wilson is the one in use."""
+OTHERS = {each.__name__: each for each in (bootstrap, effective, beta_binomial, whole_problems)}
 
 
 def percent(share: float) -> str:

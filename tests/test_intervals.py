@@ -3,11 +3,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.intervals import Interval, mean_interval, paired_difference
-from evals.intervals import mcnemar_exact, pass_at_k
+from evals.intervals import detectable, mcnemar_exact, needed, pass_at_k, smallest
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,30 @@ def test_one_sample_a_problem_gives_the_published_wilson_interval(right: int, n:
 
 
 def test_repeating_a_sample_adds_no_certainty() -> None:
-    """Four equal samples a problem are one sample: the interval must not shrink."""
-    once = mean_interval([1.0] * 12 + [0.0] * 18, samples=1)
-    four = mean_interval([1.0] * 12 + [0.0] * 18, samples=4)
-    assert (once.low, once.high) == pytest.approx((four.low, four.high))
+    """Every problem always or never solved: sixteen samples say no more than one."""
+    once, often = mean_interval([1.0] * 12 + [0.0] * 18), mean_interval([15 / 16] * 12 + [0.0] * 18)
+    assert often.high - often.low > 0.9 * (once.high - once.low)
 
 
-def test_independent_samples_add_certainty_but_never_more_than_their_number() -> None:
-    once = mean_interval([1.0] * 15 + [0.0] * 15)
-    many = mean_interval([0.5] * 30, samples=4)
-    floor = mean_interval([1.0] * 60 + [0.0] * 60)
-    assert once.high - once.low > many.high - many.low >= floor.high - floor.low - 1e-12
+def test_samples_that_differ_within_a_problem_add_certainty() -> None:
+    once, often = mean_interval([1.0] * 15 + [0.0] * 15), mean_interval([0.25, 0.5, 0.75] * 10)
+    assert often.high - often.low < 0.6 * (once.high - once.low)
+
+
+def test_an_interval_of_shares_does_not_collapse_at_the_ends() -> None:
+    """One sample in 480 was right: a bootstrap without a prior would end at 0.6%."""
+    found = mean_interval([1 / 16] + [0.0] * 29)
+    assert found.low < 0.002
+    assert 0.05 < found.high < 0.12
+
+
+def test_right_and_wrong_exchanged_turn_the_interval_around() -> None:
+    values = [0.0] * 20 + [0.25] * 5 + [1.0] * 10
+    found, turned = mean_interval(values), mean_interval([1 - value for value in values])
+    assert (found.low, found.high) == (
+        pytest.approx(1 - turned.high, abs=0.01),
+        pytest.approx(1 - turned.low, abs=0.01),
+    )
 
 
 @pytest.mark.parametrize("values", [[], [1.5], [float("nan")], [-0.1, 0.5]])
@@ -98,6 +111,38 @@ def test_paired_difference_refuses_unequal_lengths() -> None:
         paired_difference([1, 0], [1])
 
 
+def test_differences_in_parts_of_a_problem_are_padded_by_their_own_size() -> None:
+    """By hand: two differences of a quarter, so imagined pairs of (2/16 + 1) / 3 in the square."""
+    a, b = [0.5, 0.5] + [0.25] * 28, [0.25] * 30
+    found, imagined = paired_difference(a, b), (2 / 16 + 1) / 3
+    center, square = 0.5 / 32, (2 / 16 + 2 * imagined) / 32
+    reach = 1.959964 * math.sqrt((square - center**2) / 32)
+    assert (found.low, found.high) == (pytest.approx(center - reach), pytest.approx(center + reach))
+
+
+@pytest.mark.parametrize("n", [164, 1319])
+def test_a_difference_called_detectable_is_seen_four_times_of_five(n: int) -> None:
+    size, share = smallest(0.2, n), 0.2
+    rng = np.random.default_rng(5)
+    rows = rng.multinomial(n, [(share + size) / 2, (share - size) / 2, 1 - share], size=2000)
+    seen = np.mean([mcnemar_exact(int(won), int(lost)) < 0.05 for won, lost, _ in rows])
+    assert 0.72 < seen < 0.82  # the exact test is a little shy (docs/statistics.md)
+
+
+def test_needed_problems_and_smallest_difference_are_each_others_inverse() -> None:
+    assert needed(0.2, smallest(0.2, 700)) == pytest.approx(700, abs=1)
+    assert needed(0.2, 0.03) > needed(0.1, 0.03) > needed(0.1, 0.06)
+    with pytest.raises(ValueError, match="above 0"):
+        needed(0.2, 0.0)
+
+
+def test_what_is_detectable_follows_from_how_two_checkpoints_differ() -> None:
+    """Ten flips in a hundred, padded by one each way: 12 of 102 in the mean square."""
+    a, b = [1] * 5 + [0] * 95, [0] * 5 + [1] * 5 + [0] * 90
+    assert detectable(a, b) == pytest.approx(smallest(12 / 102, 100))
+    assert detectable(a, a) < detectable(a, b)
+
+
 @pytest.mark.parametrize(
     ("only_a", "only_b", "p"),
     [(0, 0, 1.0), (1, 7, 18 / 256), (7, 1, 18 / 256), (5, 5, 1.0), (0, 10, 2 / 1024), (2150, 2250, None)],
@@ -110,30 +155,35 @@ def test_mcnemar_is_the_exact_binomial_tail(only_a: int, only_b: int, p: float |
     assert found == pytest.approx(p, rel=0.02)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 64))
-def test_an_interval_always_holds_its_value(values: list[float], samples: int) -> None:
-    found = mean_interval(values, samples)
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_an_interval_always_holds_its_value(values: list[float]) -> None:
+    found = mean_interval(values)
     assert 0.0 <= found.low <= found.value <= found.high <= 1.0
     turned = paired_difference(values, values[::-1])
     assert -1.0 <= turned.low <= turned.value <= turned.high <= 1.0
 
 
-# Simulation. Problems have a chance of being solved drawn from Beta(a, b): 0.45, 0.45 is how
-# reasoning models look (sure or lost), 0.1, 0.9 a hard benchmark, 19, 1 an easy one.
-# `pytest tests/test_intervals.py -k covers -rP` prints the figures of docs/bench.md.
-DRAWS = 1500
-WORLDS = [(0.45, 0.45), (0.1, 0.9), (0.02, 0.98), (19.0, 1.0)]
-SIZES = [(30, 4), (30, 64), (200, 1)]
+# A small cut of `make coverage`, whose tables stand in docs/statistics.md. Problems have a chance of being solved drawn
+# from Beta(a, b): 0.45, 0.45 is how reasoning models look (sure or lost), 0.1, 0.9 a hard benchmark, 19, 1 an easy one.
+DRAWS = 400
+WORLDS = [(0.45, 0.45), (0.1, 0.9), (19.0, 1.0)]
+SIZES = [(30, 4), (164, 4), (164, 1)]
 
 
 @pytest.mark.parametrize(("alpha", "beta"), WORLDS)
 @pytest.mark.parametrize(("problems", "samples"), SIZES)
 def test_the_interval_of_a_mean_covers_the_truth(alpha: float, beta: float, problems: int, samples: int) -> None:
     rng = np.random.default_rng(11)
-    chance = rng.beta(alpha, beta, (DRAWS, problems))
-    means = rng.binomial(samples, chance) / samples
-    covered = coverage([mean_interval(row, samples) for row in means], alpha / (alpha + beta))
-    assert covered >= 0.92  # Wilson itself dips to this as n and p change
+    means = rng.binomial(samples, rng.beta(alpha, beta, (DRAWS, problems))) / samples
+    assert coverage([mean_interval(row) for row in means], alpha / (alpha + beta)) >= 0.92
+
+
+def test_the_interval_of_a_mean_assumes_no_shape() -> None:
+    """Problems solved never, seldom or always: a beta-binomial posterior covers 89% of these, and 36% of 1,319."""
+    rng = np.random.default_rng(11)
+    chance = rng.choice((0.0, 0.15, 1.0), p=(0.67, 0.1, 0.23), size=(DRAWS, 164))
+    assert coverage([mean_interval(row) for row in rng.binomial(16, chance) / 16], 0.245) >= 0.92
 
 
 @pytest.mark.parametrize(("alpha", "beta"), WORLDS)
@@ -148,12 +198,9 @@ def test_the_interval_of_a_difference_covers_the_truth(
     a = rng.binomial(samples, chance) / samples
     b = rng.binomial(samples, chance + gain * (1 - chance)) / samples
     pairs = zip(a, b, strict=True)
-    assert coverage([paired_difference(y, x) for x, y in pairs], gain * beta / (alpha + beta)) >= 0.94
+    assert coverage([paired_difference(y, x) for x, y in pairs], gain * beta / (alpha + beta)) >= 0.92
 
 
 def coverage(found: list[Interval], truth: float) -> float:
     """Share of the intervals that hold the truth."""
-    share = sum(one.low <= truth <= one.high for one in found) / len(found)
-    width = sum(one.high - one.low for one in found) / len(found)
-    print(f"truth {truth:.3f}: covered {share:.1%}, mean width {width:.3f}")
-    return share
+    return sum(one.low <= truth <= one.high for one in found) / len(found)

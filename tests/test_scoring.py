@@ -2,7 +2,8 @@ import pytest
 
 from distill.errors import UserError
 from distill.records import Item, Status
-from evals.scoring import aligned, bad_gold, group, pair, score, table, task_order
+from evals.scoring import aligned, bad_gold, drops, group, pair, score, table, task_order
+from evals.voting import maj_at_k
 
 
 def item(problem: str, status: Status = "correct", *, sample: int = 0, **more: object) -> Item:
@@ -101,6 +102,73 @@ def test_the_table_says_value_interval_n_and_the_weakest_level() -> None:
     assert "student 100.0% 50.0%" in text
     assert "student - teacher all -33.3" in text
     assert "student - teacher level-2 (lowest) -50.0" in text
+
+
+def test_a_pair_counts_who_won_which_problems_and_what_it_could_have_shown() -> None:
+    ours = group([item("a"), item("b"), item("c", "wrong")] + [item(f"n{i}") for i in range(97)])
+    theirs = group([item("a", "wrong"), item("b", "wrong"), item("c")] + [item(f"n{i}") for i in range(97)])
+    found = pair("x", "y", {"x": ours, "y": theirs})[0]
+    assert (found.better, found.worse, found.n) == (2, 1, 100)
+    assert found.detects == pytest.approx(0.0597, abs=0.0001)  # 2.80 sqrt((5 / 102) / (100 + 2.80^2))
+
+
+def votes(*said: str | None, gold: str = "4") -> list[Item]:
+    """Samples of one problem; None is a sample without an answer."""
+    return [
+        item("p", "unparsed" if answer is None else "correct" if answer == gold else "wrong", sample=i, answer=answer)
+        for i, answer in enumerate(said)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("samples", "k", "value"),
+    [
+        pytest.param(votes("4", "5", "4"), 3, 1.0, id="most say it"),
+        pytest.param(votes("4", "5", "6"), 3, 1.0, id="of a tie the first to speak wins"),
+        pytest.param(votes("5", "4", "6"), 3, 0.0, id="and the right one not where it spoke later"),
+        pytest.param(votes("1/2", "0.5", "4"), 3, 0.0, id="two wordings of one wrong answer are one party"),
+        pytest.param(votes(None, None, "4"), 3, 1.0, id="who says nothing has no vote"),
+        pytest.param(votes(None, None, None), 3, 0.0, id="nobody voted"),
+        pytest.param(votes("4", "4", "5", "5", "4"), 2, 0.5, id="blocks of two, the fifth left over"),
+    ],
+)
+def test_a_majority_is_counted_by_answers_that_are_the_same(samples: list[Item], k: int, value: float) -> None:
+    assert maj_at_k(samples, k) == value
+
+
+def test_correct_answers_are_one_party_whatever_their_words() -> None:
+    samples = [item("p", "correct", sample=0, answer="0.5"), item("p", "wrong", sample=1, answer="7")]
+    samples += [item("p", "wrong", sample=2, answer="7"), item("p", "correct", sample=3, answer="\\frac{1}{2}")]
+    samples += [item("p", "correct", sample=4, answer="one half")]
+    assert maj_at_k(samples, 5) == 1.0
+
+
+def test_majorities_are_scored_where_there_are_answers_and_refused_where_there_are_none() -> None:
+    answers = [item("a", sample=i, answer="4") for i in range(3)]
+    programs = [item("c", sample=i, task="functions") for i in range(3)]
+    scores = score(group(answers + programs), "t", "f", "p", [1], maj=[3])
+    assert [row.task for row in scores if row.metric == "maj@3"] == ["stories", "stories/level-1"]
+    with pytest.raises(UserError, match="programs have no vote"):
+        score(group(programs), "t", "f", "p", [1], maj=[3])
+    with pytest.raises(UserError, match=r"maj: maj@4 needs 4 samples .* fewer for 1 of 1"):
+        score(group(answers), "t", "f", "p", [1], maj=[4])
+
+
+def test_a_variant_is_paired_with_the_problem_it_was_made_from() -> None:
+    rows = [item(f"p{i}") for i in range(4)]
+    rows += [item("p0~numbers", "wrong", task="stories-numbers"), item("p1~numbers", task="stories-numbers")]
+    rows += [item("gone~numbers", "wrong", task="stories-numbers"), item("p2~paraphrase", task="stories-paraphrase")]
+    found = {row.task: row for row in drops("student", group(rows))}
+    assert found.keys() == {
+        "stories-numbers",
+        "stories-numbers/level-1",
+        "stories-paraphrase",
+        "stories-paraphrase/level-1",
+    }
+    numbers = found["stories-numbers"]
+    assert (numbers.original, numbers.value, numbers.difference, numbers.n) == (1.0, 0.5, -0.5, 2)
+    assert numbers.low < -0.5 < numbers.high
+    assert not drops("student", group([item("p0"), item("p1")]))
 
 
 def test_aligned_columns_end_at_the_same_place() -> None:
