@@ -116,7 +116,8 @@ def differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
     """a - b by problem, float64 (problems,). Raises ValueError when the lengths differ or a value is no fraction."""
     if len(a) != len(b):
         raise ValueError(f"paired values differ in length: {len(a)} and {len(b)}")
-    return np.subtract(checked(a, 0.0, 1.0), checked(b, 0.0, 1.0))
+    difference: np.ndarray = checked(a, 0.0, 1.0) - checked(b, 0.0, 1.0)
+    return difference
 
 
 def spread(difference: np.ndarray) -> float:

@@ -135,7 +135,7 @@ def compare(a: Side, b: Side, asked: float) -> Comparison:
 def told(found: Comparison, *, flips: bool = False) -> list[str]:
     """The comparison as plain aligned text."""
     head = ("task", "a", "b", *PAIRED_HEAD)
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     tasks = [row for row in found.rows if row.task != ALL]
     one_family = len({row.task for row in tasks if "level-" not in row.task}) == 1
     for row in found.rows:

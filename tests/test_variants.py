@@ -173,6 +173,18 @@ def test_new_numbers_give_the_answer_the_marks_compute() -> None:
             "12",
             id="one unused",
         ),
+        pytest.param(
+            "6 boxes of 20 pens, 90 sold, 30 left over?",
+            "<<6*20=120>>, <<30=30>>, <<120-90=30>>30",
+            "30",
+            id="a bare number",
+        ),
+        pytest.param(
+            "6 boxes of 20 pens, less 9 and 30 more?",
+            "<<6*20=120>>, <<20-9=11>>, <<30+9=39>>",
+            "39",
+            id="a result nobody uses",
+        ),
         pytest.param("All of 30% of 50% is what share?", "<<30*50/100=15>>15", "15", id="only shares"),
     ],
 )
@@ -190,6 +202,16 @@ def test_a_number_that_words_may_have_meant_stays() -> None:
         assert made is not None
         shelves, books = digits(made.prompt)
         assert (shelves, made.answer) == ("2", str(4 * int(books)))
+
+
+def test_the_two_sides_of_a_fence_are_not_a_number_of_the_question() -> None:
+    """The marks double each side; the question's 2 is the slats of each foot, and no word says that sides are two."""
+    text = "A fence is 15 feet long and 10 feet wide and takes 2 slats a foot. How many slats?"
+    row, problem = question(text, "<<2*15=30>>, <<2*10=20>>, <<30+20=50>>, <<2*50=100>>", "100")
+    made = Gsm8k([row]).numbers(problem, random.Random(0))
+    assert made is not None
+    long, wide, slats = digits(made.prompt)
+    assert (slats, made.answer) == ("2", str(4 * (int(long) + int(wide))))
 
 
 def test_a_paraphrase_of_gsm8k_changes_names_alike_and_asks_first() -> None:

@@ -15,6 +15,7 @@ import ast
 import operator
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +27,8 @@ from distill.problems.english import CONSTANTS, NAMES, ORDINALS, SPELLED
 from distill.records import Problem
 
 TRIES = 1_000
+SMALL = 12
+"""Up to here a number used twice may have meant two things, and keeps its value."""
 MARKS = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
 _ALONE = r"(?![\w%/:]|[.,]\d|\s?(?:%|percent|[ap]\.?m\b|o'clock))"
 """What may not follow a number that changes: it would be a share, a decimal, a fraction or a time."""
@@ -102,12 +105,13 @@ def computation(question: str, row: GsmRow) -> Computation | None:
     everything = [Fraction(text.replace(",", "")) for text in ANY_NUMBER.findall(question)]
     used = _operands(row.answer)
     told = [(match, Fraction(match[2].replace(",", ""))) for match in NUMBER.finditer(question)]
-    if used is None or not {value for _, value in told} <= used:
+    if used is None or not {value for _, value in told} <= used.keys():
         return None  # a number nothing is computed with may still have to fit the others
     numbers = tuple(
         (match.start(2), match.end(2), value)
         for match, value in told
-        if value > 1
+        if value > 2  # two sides, an average of two: no word need say so
+        and (value > SMALL or used[value] == 1)
         and value not in constants
         and everything.count(value) == 1
         and not (value in YEARS and not match[1])
@@ -130,8 +134,8 @@ def computation(question: str, row: GsmRow) -> Computation | None:
             return None
         steps.append(made)
         results.append(made([value for _, _, value in numbers]))
-    if not numbers or not results or results[-1] != _exact(row.final):
-        return None
+    if not numbers or not results or results[-1] != _exact(row.final) or not set(results[:-1]) <= used.keys():
+        return None  # a result nothing goes on from was taken up unmarked
     return Computation(numbers, tuple(steps), tuple(agree))
 
 
@@ -139,9 +143,9 @@ def _always(value: Fraction) -> Value:
     return lambda new: value
 
 
-def _operands(rationale: str) -> set[Fraction] | None:
-    """Every number its marks compute with; None where a mark is no plain arithmetic."""
-    found = set()
+def _operands(rationale: str) -> Counter[Fraction] | None:
+    """How often its marks compute with each number; None where a mark is no plain arithmetic."""
+    found: Counter[Fraction] = Counter()
     for expression, _ in MARKS.findall(rationale):
         if not re.fullmatch(r"[\d\s.+*/()-]+", expression):
             return None
@@ -149,9 +153,11 @@ def _operands(rationale: str) -> set[Fraction] | None:
             tree = ast.parse(expression.strip(), mode="eval")
         except SyntaxError:
             return None
+        if not isinstance(tree.body, ast.BinOp):
+            return None  # a bare number: what made it stands nowhere
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant):
-                found.add(Fraction(str(node.value)))
+                found[Fraction(str(node.value))] += 1
     return found
 
 
