@@ -133,7 +133,7 @@ def test_a_killed_ablation_resumes_and_tells_what_an_uninterrupted_one_tells(tmp
 def answers(score: float, size: int = 100) -> Answers:
     """A student that solves the first `score` of 100 problems."""
     solved = {f"p{n:02}": float(n < round(score * 100)) for n in range(100)}
-    return Answers(solved, 1, 10.0, 40.0, 1.0, size, 5)
+    return Answers(solved, 10.0, 40.0, 1.0, size, 5)
 
 
 def grid(scores: dict[tuple[str, int, int], float]) -> dict[Place, Answers]:

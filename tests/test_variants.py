@@ -194,9 +194,9 @@ def test_a_question_whose_answer_would_be_a_guess_gets_no_new_numbers(text: str,
 
 
 def test_a_number_that_words_may_have_meant_stays() -> None:
-    """`2 * 10` may be the 2 shelves or `twice`."""
-    text = "Each of 2 shelves holds 10 books and a third one twice as many as one of them. How many do they hold?"
-    row, problem = question(text, "<<2*10=20>>20 on the third, <<2*10=20>>20 on the others, <<20+20=40>>40", "40")
+    """`2 * 30` may be the 2 shelves or `twice`."""
+    text = "Each of 2 shelves holds 30 books and a third one twice as many as one of them. How many do they hold?"
+    row, problem = question(text, "<<2*30=60>>60 on the third, <<2*30=60>>60 on the others, <<60+60=120>>120", "120")
     for seed in range(10):
         made = Gsm8k([row]).numbers(problem, random.Random(seed))
         assert made is not None
