@@ -76,10 +76,9 @@ def _panel(found: Sequence[tuple[int, Attempts]], all_of: bool, title: str) -> s
     series = []
     for index, one in found:
         marks = []
-        most = max(n for n, _ in one.counts)
         for k in range(1, min(one.fewest, MOST) + 1):
             values = [(_all_of if all_of else pass_at_k)(n, c, k) for n, c in one.counts]
-            at = mean_interval(values, max(most // k, 1))
+            at = mean_interval(values)
             said = f"{one.name}, k {k}: {at.value:.1%} [{at.low:.1%}, {at.high:.1%}], {at.n:,} problems"
             marks.append(Mark(k, at.value, at.low, at.high, said))
         series.append(Series(one.name, index, marks))

@@ -26,7 +26,7 @@ def by_subject(bench: Bench) -> dict[str, dict[str, Interval]]:
                 right[subject][item.problem_id].append(item.status == "correct")
         for subject, problems in right.items():
             values = [sum(samples) / len(samples) for samples in problems.values()]
-            found[subject][name] = mean_interval(values, max(map(len, problems.values())))
+            found[subject][name] = mean_interval(values)
     return {subject: row for subject, row in found.items() if row}
 
 
