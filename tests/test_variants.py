@@ -1,239 +1,257 @@
-import json
-import random
+"""The losses of rl against formulas written by hand from their papers, in value and gradient, one token at a time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+from trl import GRPOConfig
 
-from distill.errors import UserError
-from distill.jsonl import read_jsonl, write_jsonl
-from distill.problems.benchmarks import GsmRow
-from distill.problems.families import FAMILIES, WIDEST, family
-from distill.problems.family import split_of
-from distill.problems.gsm8k import Gsm8k
-from distill.problems.stage import draw
-from distill.problems.variants import base_source, original_of, variant_id, variant_source
-from distill.problems.vary import VaryConfig, vary
+from distill.problems.vocabulary import mini_tokenizer
 from distill.progress import Progress
 from distill.records import Problem
-from distill.sampling.oracle import OracleSampler
+from distill.train.auxiliary import Extras
+from distill.train.collapse import Guard, GuardConfig
+from distill.train.curve import Curve, RlPoint
+from distill.train.grpo_trainer import LeanGrpo
+from distill.train.lean import Feed, arguments
+from distill.train.resume import States
+from distill.train.rewards import Rewards, RewardsConfig
+from distill.train.rollouts import Rolled
+from distill.train.schedule import TrainConfig
+from distill.train.variants import VARIANTS, Loss
 
-QUIET = Progress("quiet")
+GROUPS, SAMPLES, LONGEST = 3, 4, 9
+SILENT = 1
+"""The group whose samples all get the same reward."""
 
 
-def exam(name: str, level: int = 3, count: int = 20, world: dict[str, object] | None = None) -> list[Problem]:
-    return draw(family(name, world), level, "test", count, seed=0).problems
+@dataclass
+class Said:
+    ids: list[int]
+    logprobs: list[float]
+    finish: Any = "stop"
 
 
-def said(text: str) -> list[str]:
-    return [word for word in text.split() if not word.isdigit()]
+@dataclass
+class Recorded:
+    """Rollouts that were written down; the sampler's log-probabilities are off by whatever was asked for."""
+
+    rolled: list[Rolled]
+    rewards: Rewards
+
+    def roll(self, problems: Sequence[Problem], n: int, step: int) -> list[Rolled]:
+        return self.rolled
 
 
-def digits(text: str) -> list[str]:
-    return [word for word in text.split() if word.isdigit()]
+@pytest.fixture
+def model() -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=70, num_key_value_heads=1, pad_token_id=0, **sizes)).double()
 
 
-@pytest.mark.parametrize("world", ["default", "widest"])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_paraphrase_keeps_the_numbers_and_the_answer(name: str, world: str) -> None:
-    knobs = WIDEST[name] if world == "widest" else None
-    kind, rng = family(name, knobs), random.Random(1)
-    changed = 0
-    for problem in exam(name, 2, world=knobs):
-        other = kind.paraphrase(problem, rng)
-        changed += other.prompt != problem.prompt
-        assert other.level == problem.level
-        if name == "functions":
-            assert getattr(other.tests, "check", None) == getattr(problem.tests, "check", "")
+def rolled_out(model: Any, off: float) -> list[Rolled]:
+    torch.manual_seed(1)
+    rows = []
+    for group in range(GROUPS):
+        prompt = torch.randint(1, 60, (3 + group,)).tolist()
+        for _ in range(SAMPLES):
+            ids = torch.randint(1, 60, (int(torch.randint(1, LONGEST + 1, ())),)).tolist()
+            logprobs = (logprobs_of(model, prompt, ids) + off * torch.randn(len(ids))).tolist()
+            reward = 0.5 if group == SILENT else float(torch.rand(()))
+            rows.append(Rolled("all", prompt, Said(ids, logprobs), False, {"accuracy": reward}, reward))
+    return rows
+
+
+def logprobs_of(model: Any, prompt: list[int], ids: list[int]) -> Tensor:
+    logits = model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)[range(len(ids)), ids]
+
+
+def advantages_of(rows: list[Rolled], std: bool) -> list[float]:
+    found = []
+    for first in range(0, len(rows), SAMPLES):
+        rewards = [row.reward for row in rows[first : first + SAMPLES]]
+        mean = sum(rewards) / SAMPLES
+        spread = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / (SAMPLES - 1)) + 1e-4 if std else 1.0
+        found += [(reward - mean) / spread for reward in rewards]
+    return found
+
+
+def by_hand(
+    model: Any,
+    before: Any,
+    reference: Any,
+    rows: list[Rolled],
+    loss: Loss,
+    *,
+    std: bool,
+    low: float,
+    high: float,
+    cap: float,
+    beta: float,
+) -> Tensor:
+    """The papers' objectives, negated. `before`: the policy at the time of the rollouts."""
+    averaged, tokens = torch.zeros((), dtype=torch.float64), sum(len(row.sample.ids) for row in rows)
+    for row, advantage in zip(rows, advantages_of(rows, std), strict=True):
+        now = logprobs_of(model, row.prompt_ids, row.sample.ids)
+        with torch.no_grad():
+            old = logprobs_of(before, row.prompt_ids, row.sample.ids)
+            held = logprobs_of(reference, row.prompt_ids, row.sample.ids)
+        ratios = (now - old).exp()
+        if loss == "gspo":
+            ratios = (now - old).mean().exp().expand(len(now))
+        terms = []
+        for place in range(len(now)):
+            ratio = ratios[place]
+            term = torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+            if cap:
+                term = term * min(math.exp(float(old[place]) - row.sample.logprobs[place]), cap)
+            gap = held[place] - now[place]
+            terms.append(term - beta * ratio * (gap.exp() - gap - 1))
+        total = torch.stack(terms).sum()
+        if loss in ("grpo", "gspo"):
+            averaged = averaged + total / len(terms) / len(rows)
+        elif loss == "dapo":
+            averaged = averaged + total / tokens
         else:
-            assert (other.answer, other.solution) == (problem.answer, problem.solution)
-    assert changed > 10
+            averaged = averaged + total / LONGEST / len(rows)
+    return -averaged
 
 
-@pytest.mark.parametrize("world", ["default", "widest"])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_other_numbers_keep_the_words(name: str, world: str) -> None:
-    knobs = WIDEST[name] if world == "widest" else None
-    kind, rng = family(name, knobs), random.Random(1)
-    changed = 0
-    for problem in exam(name, 2, world=knobs):
-        other = kind.numbers(problem, rng)
-        changed += other.prompt != problem.prompt
-        assert [w for w in other.prompt.split() if not w.isdigit()] == [
-            w for w in problem.prompt.split() if not w.isdigit()
-        ]
-        assert other.level == problem.level
-        assert digits(kind.worked(other).reasoning) != [] or name == "functions"
-    assert changed > 10
+def copy(model: Any) -> Any:
+    other = LlamaForCausalLM(model.config).double()
+    other.load_state_dict(model.state_dict())
+    return other
 
 
-def test_a_needle_is_read_from_among_other_things() -> None:
-    """Told again from its own sentences, the story gives the answer, and the rest is about other items."""
-    for problem in exam("needles", 4, 10):
-        *sentences, question = problem.prompt.split(" . ")
-        item = question.split()[2]
-        mine = [sentence for sentence in sentences if item in sentence.split()]
-        assert len(mine) == 1 + 3
-        value = int(mine[0].split()[2])
-        for sentence in mine[1:]:
-            value = value * 2 if "doubles" in sentence else value + _signed(sentence)
-        assert str(value) == problem.answer
-        assert 4 * 64 <= len(problem.prompt.split()) <= 4 * 64 + 8
-
-
-def _signed(sentence: str) -> int:
-    (number,) = map(int, digits(sentence))
-    return number if any(word in sentence for word in ("finds", "buys", "brings")) else -number
-
-
-def test_the_length_of_a_needles_context_does_not_change_its_steps() -> None:
-    short, long = exam("needles", 1, 5), exam("needles", 8, 5)
-    assert {len((row.solution or "").split(";")) for row in short + long} == {4}
-
-
-def test_names_of_variants_lead_back_to_their_originals() -> None:
-    assert original_of(variant_id("gsm8k/test/7", "numbers")) == "gsm8k/test/7"
-    assert base_source(variant_source("gsm8k", "paraphrase")) == "gsm8k"
-    assert (original_of("stories-1-ab"), original_of("a~b"), base_source("my-numbers-set")) == (
-        "",
-        "",
-        "my-numbers-set",
+def trainer_of(model: Any, rows: list[Rolled], out: Path, loss: Loss, **how: Any) -> LeanGrpo:
+    tokenizer, variant = mini_tokenizer(), VARIANTS[loss]
+    std, low, high = how.pop("std", variant.std), how.pop("low", variant.clip_low), how.pop("high", variant.clip_high)
+    config = TrainConfig(optimizer="adamw", save_every=0, clip_norm=0)
+    settings = GRPOConfig(
+        **arguments(out, config, 1, 1, 0),
+        per_device_train_batch_size=GROUPS * SAMPLES,
+        steps_per_generation=1,
+        num_generations=SAMPLES,
+        max_completion_length=LONGEST,
+        reward_weights=[1.0],
+        loss_type=variant.loss_type,
+        importance_sampling_level=variant.level,
+        scale_rewards="group" if std else "none",
+        epsilon=low,
+        epsilon_high=high,
+        beta=0.0,
     )
+    optimizer = torch.optim.SGD(model.parameters(), lr=how.pop("rate", 0.0))
+    problems = [
+        Problem(id=f"p{n}", kind="answer", prompt="x", answer="1", source="s", split="train") for n in range(GROUPS)
+    ]
+    with Progress("quiet").task("rl", 1, "steps") as task:
+        trainer = LeanGrpo(
+            rollouts=Recorded(rows, Rewards(RewardsConfig(), LONGEST)),
+            problems=problems,
+            states=States(out),
+            feed=Feed([], 0, list),
+            curve=Curve(out, RlPoint, 0),
+            extras=Extras(model, config, 0.0, out),
+            task=task,
+            guard=Guard(GuardConfig(), {}, []),
+            variant=variant,
+            model=model,
+            args=settings,
+            train_dataset=Dataset.from_dict({"prompt": [problem.id for problem in problems]}),
+            processing_class=tokenizer,
+            optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)),
+            **how,
+        )
+    trainer.current_gradient_accumulation_steps = 1
+    return trainer
 
 
-def varied(tmp_path: Path, rows: list[Problem], **keys: object) -> list[Problem]:
-    write_jsonl(tmp_path / "exam.jsonl", rows)
-    config = VaryConfig.model_validate({"problems": "exam"} | keys)
-    vary(tmp_path / "exam.jsonl", tmp_path, config, data=tmp_path, progress=QUIET)
-    return read_jsonl(tmp_path / "problems.jsonl", Problem)
+def step(trainer: LeanGrpo, model: Any) -> list[float]:
+    """One training step; the loss of each update in it. The gradient of the last is left behind."""
+    losses: list[float] = []
+    update = trainer._update
+
+    def recorded(*args: Any) -> Tensor:
+        losses.append(float(update(*args)))
+        return torch.tensor(losses[-1])
+
+    trainer._update = recorded  # type: ignore[method-assign]
+    trainer.training_step(model, [{"prompt": f"p{n}"} for n in range(GROUPS) for _ in range(SAMPLES)])
+    return losses
 
 
-def test_originals_stand_with_their_variants_and_all_are_held_out(tmp_path: Path) -> None:
-    rows = varied(tmp_path, exam("stories") + exam("functions", 2))
-    assert len({row.id for row in rows}) == len({row.prompt for row in rows}) == len(rows)
-    assert {row.source for row in rows} == {
-        f"{name}{end}" for name in ("stories", "functions") for end in ("", "-paraphrase", "-numbers")
+CASES = [
+    pytest.param({}, id="as the paper says"),
+    pytest.param({"pass_tokens": 30}, id="in many passes"),
+    pytest.param({"importance_cap": 1.5}, id="truncated importance weights"),
+    pytest.param({"beta": 0.3}, id="KL to a reference"),
+    pytest.param({"std": False}, id="no standard deviation"),
+    pytest.param({"updates": 2, "rate": 0.3}, id="a second update"),
+    pytest.param({"updates": 2, "rate": 0.3, "low": 0.02, "high": 0.9}, id="clip-higher"),
+    pytest.param(
+        {"updates": 2, "rate": 0.3, "importance_cap": 1.2, "beta": 0.2, "pass_tokens": 40}, id="all of it together"
+    ),
+]
+
+
+@pytest.mark.parametrize("loss", list(VARIANTS))
+@pytest.mark.parametrize("how", CASES)
+def test_value_and_gradient_are_those_of_the_paper(how: dict[str, Any], loss: Loss, model: Any, tmp_path: Path) -> None:
+    before, reference = copy(model), copy(model)
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    rows, variant = rolled_out(model, off=0.5), VARIANTS[loss]
+    if loss == "gspo" and "rate" in how:
+        how = how | {"rate": 0.0003}  # further away every completion is clipped, and no gradient is left
+    rules = {
+        "std": how.get("std", variant.std),
+        "low": how.get("low", variant.clip_low),
+        "high": how.get("high", variant.clip_high),
+        "cap": how.get("importance_cap", 0.0),
+        "beta": how.get("beta", 0.0),
     }
-    ids = {row.id for row in rows}
-    assert all(split_of(row.prompt) == row.split == "test" for row in rows)
-    assert all(original_of(row.id) in ids for row in rows if "~" in row.id)
+    held = reference if rules["beta"] else None
+    trainer = trainer_of(model, rows, tmp_path, loss, reference=held, **{"pass_tokens": 10_000, **how})
+    losses = step(trainer, model)
+    del model.forward
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    if how.get("updates", 1) > 1:
+        assert max(float((new - old).abs().max()) for new, old in zip(*weights(model, before), strict=True)) > 1e-6
+    model.zero_grad()
+    expected = by_hand(model, before, reference, rows, loss, **rules)
+    expected.backward()
+    assert losses[-1] == pytest.approx(float(expected.detach()), abs=2e-6)
+    largest = max(float(weight.grad.abs().max()) for weight in model.parameters())
+    assert largest > 1e-3
+    for name, weight in model.named_parameters():
+        assert float((gradients[name] - weight.grad).abs().max()) < 1e-5 * max(1.0, largest), name
 
 
-def test_an_exam_has_the_same_variants_whatever_else_is_in_it(tmp_path: Path) -> None:
-    alone = {row.id: row.prompt for row in varied(tmp_path, exam("stories"))}
-    among = {row.id: row.prompt for row in varied(tmp_path, exam("expressions") + exam("stories"))}
-    assert alone.items() <= among.items()
+def weights(*models: Any) -> list[list[Tensor]]:
+    return [[weight.detach() for weight in one.parameters()] for one in models]
 
 
-def test_the_oracle_solves_variants_as_it_solves_the_originals(tmp_path: Path) -> None:
-    rows = varied(tmp_path, exam("stories", 2, 4) + exam("needles", 1, 4), variants=["numbers"])
-    sampler = OracleSampler(rows)
-    for row in rows:
-        assert sampler.families[base_source(row.source)].worked(row).answer == row.answer
-
-
-def test_a_source_without_variants_is_named(tmp_path: Path) -> None:
-    row = Problem(id="x", kind="answer", prompt="?", answer="1", source="aime24", split="test")
-    with pytest.raises(UserError, match=r"source 'aime24' has no variants; there are those of stories, .* gsm8k"):
-        varied(tmp_path, [row])
-
-
-def question(text: str, answer: str, final: str) -> tuple[GsmRow, Problem]:
-    row = GsmRow(id="gsm8k/test/0", question=text, answer=f"{answer}\n#### {final}", final=final)
-    return row, Problem(id=row.id, kind="answer", prompt=text, answer=final, source="gsm8k", split="test")
-
-
-BOXES = "Kim packs 6 boxes of 20 pens and gives 15 away. How many pens are left?"
-
-
-def test_new_numbers_give_the_answer_the_marks_compute() -> None:
-    row, problem = question(BOXES, "<<6*20=120>>120 pens, <<120-15=105>>105 left.", "105")
-    for seed in range(20):
-        made = Gsm8k([row]).numbers(problem, random.Random(seed))
-        assert made is not None
-        boxes, pens, away = (int(word) for word in made.prompt.split() if word.isdigit())
-        assert made.answer == str(boxes * pens - away)
-        assert int(made.answer) > 0
-        assert (boxes, pens, away) != (6, 20, 15)
-        assert boxes < away < pens  # in the order they had
-        assert made.solution is None  # it would speak of the old numbers
-
-
-@pytest.mark.parametrize(
-    ("text", "marks", "final"),
-    [
-        pytest.param(BOXES, "120 pens, <<120-15=105>>105 left", "105", id="a step without a mark"),
-        pytest.param(BOXES, "<<6*20=120>>120, <<120-15=104>>104", "104", id="a mark that is wrong"),
-        pytest.param(BOXES, "<<6*20=120>>120, so 105 are left", "105", id="the last step without a mark"),
-        pytest.param(
-            "On the sixth day 12 more came, and 3 left. How many?", "<<12-3=9>>9", "9", id="counted by an ordinal"
-        ),
-        pytest.param(
-            "2 cost $3, 4 cost $6. What do 8 cost?",
-            "<<3/2=1.5>>1.5, <<8*1.5=12>>12",
-            "12",
-            id="one unused",
-        ),
-        pytest.param(
-            "6 boxes of 20 pens, 90 sold, 30 left over?",
-            "<<6*20=120>>, <<30=30>>, <<120-90=30>>30",
-            "30",
-            id="a bare number",
-        ),
-        pytest.param(
-            "6 boxes of 20 pens, less 9 and 30 more?",
-            "<<6*20=120>>, <<20-9=11>>, <<30+9=39>>",
-            "39",
-            id="a result nobody uses",
-        ),
-        pytest.param("All of 30% of 50% is what share?", "<<30*50/100=15>>15", "15", id="only shares"),
-    ],
-)
-def test_a_question_whose_answer_would_be_a_guess_gets_no_new_numbers(text: str, marks: str, final: str) -> None:
-    row, problem = question(text, marks, final)
-    assert Gsm8k([row]).numbers(problem, random.Random(0)) is None
-
-
-def test_a_number_that_words_may_have_meant_stays() -> None:
-    """`2 * 30` may be the 2 shelves or `twice`."""
-    text = "Each of 2 shelves holds 30 books and a third one twice as many as one of them. How many do they hold?"
-    row, problem = question(text, "<<2*30=60>>60 on the third, <<2*30=60>>60 on the others, <<60+60=120>>120", "120")
-    for seed in range(10):
-        made = Gsm8k([row]).numbers(problem, random.Random(seed))
-        assert made is not None
-        shelves, books = digits(made.prompt)
-        assert (shelves, made.answer) == ("2", str(4 * int(books)))
-
-
-def test_the_two_sides_of_a_fence_are_not_a_number_of_the_question() -> None:
-    """The marks double each side; the question's 2 is the slats of each foot, and no word says that sides are two."""
-    text = "A fence is 15 feet long and 10 feet wide and takes 2 slats a foot. How many slats?"
-    row, problem = question(text, "<<2*15=30>>, <<2*10=20>>, <<30+20=50>>, <<2*50=100>>", "100")
-    made = Gsm8k([row]).numbers(problem, random.Random(0))
-    assert made is not None
-    long, wide, slats = digits(made.prompt)
-    assert (slats, made.answer) == ("2", str(4 * (int(long) + int(wide))))
-
-
-def test_a_paraphrase_of_gsm8k_changes_names_alike_and_asks_first() -> None:
-    row, problem = question("Tom has 3 pens. Tom buys $2 ink and 40% more pens. How many pens has Tom?", "", "4")
-    made = Gsm8k([row]).paraphrase(problem, random.Random(0))
-    assert made is not None
-    name = made.prompt.removesuffix("?").split("has ")[1].split("?")[0].split()[0]
-    assert made.prompt.startswith("The question is: How many pens has ")
-    assert "Tom" not in made.prompt
-    assert made.prompt.count(name) == 3
-    assert "three pens" in made.prompt
-    assert "$2 ink and 40% more" in made.prompt
-    assert made.answer == problem.answer
-
-
-@pytest.mark.data
-def test_most_of_gsm8k_can_be_put_another_way(data_dir: Path, tmp_path: Path) -> None:
-    from distill.problems.benchmarks import load_benchmark
-
-    write_jsonl(tmp_path / "exam.jsonl", load_benchmark("gsm8k", "test", data_dir, 200))
-    report = vary(tmp_path / "exam.jsonl", tmp_path, VaryConfig(problems="exam"), data=data_dir, progress=QUIET)
-    kinds = [json.loads(line)["source"] for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
-    assert kinds.count("gsm8k-numbers") > 90
-    assert kinds.count("gsm8k-paraphrase") > 180
-    assert report.counts["problems"] == len(kinds)
+@pytest.mark.parametrize("loss", list(VARIANTS))
+def test_clipping_takes_part_in_the_cases_above(loss: Loss, model: Any, tmp_path: Path) -> None:
+    before, rows = copy(model), rolled_out(model, off=0.0)
+    rate = 0.3 if VARIANTS[loss].std else 3.0
+    losses = step(trainer_of(model, rows, tmp_path, loss, pass_tokens=10_000, updates=2, rate=rate), model)
+    del model.forward
+    free = {"std": VARIANTS[loss].std, "cap": 0.0, "beta": 0.0}
+    clipped = by_hand(
+        model, before, before, rows, loss, low=VARIANTS[loss].clip_low, high=VARIANTS[loss].clip_high, **free
+    )
+    unclipped = by_hand(model, before, before, rows, loss, low=0.999, high=1e9, **free)
+    assert losses[-1] == pytest.approx(float(clipped.detach()), abs=2e-6)
+    assert abs(float(clipped.detach()) - float(unclipped.detach())) > 1e-4
