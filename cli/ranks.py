@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from distill.errors import UserError
-from distill.recipe import Recipe
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
 
 KEYS = ("tensor_parallel", "expert_parallel", "data_parallel")
 """Keys of a table that ask for processes."""
@@ -62,7 +64,7 @@ def end(code: str | int | None) -> NoReturn:
 
 
 @contextmanager
-def joined(recipe: Recipe, names: Sequence[str]) -> Iterator[bool]:
+def joined(recipe: "Recipe", names: Sequence[str]) -> Iterator[bool]:
     """True where the steps are to be run. On other ranks they are over when this begins, and it is False.
 
     Raises UserError on rank 0 when a step wants another number of processes than torchrun started; other
