@@ -288,6 +288,14 @@ def test_two_that_would_draw_the_same_samples_are_refused(tmp_path: Path) -> Non
     both(tmp_path, config({"a": {}, "b": {"seed": 1}}), b=Named("A"))
 
 
+def test_temperatures_of_rounds_do_not_part_two_teachers(tmp_path: Path) -> None:
+    hot = {"rounds": {"samples": [2], "temperatures": [0.7]}}
+    with pytest.raises(UserError, match=r"asked twice in the same way; .* another seed \(rounds.temperatures"):
+        both(tmp_path, config({"a": {}, "b": {"temperature": 0.5}}, **hot), b=Named("A"))
+    both(tmp_path, config({"a": {}, "b": {"seed": 1}}, **hot), b=Named("A"))
+    assert len({trace.id for trace in traces(tmp_path)}) == len(traces(tmp_path)) == 2 * len(PROBLEMS)
+
+
 def test_a_table_without_teachers_is_what_it_was() -> None:
     """The keys a step's fingerprint is made of; a new one would have every harvest made again."""
     alone = HarvestConfig.model_validate({"problems": "p", "max_tokens": 20, **ORACLE})

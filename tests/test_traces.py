@@ -108,6 +108,14 @@ def test_stats_count_what_is_stored(run: Path) -> None:
     assert correct.quantiles["1"] == 38
 
 
+def test_a_prompt_that_the_samples_of_a_call_share_counts_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / TRACES)
+    for number in range(5):  # one call for three samples, two calls for one each
+        ledger.append(trace(number).model_copy(update={"together": 3 if number < 3 else None, "prompt_tokens": 100}))
+    ledger.close(complete=True)
+    assert stats(tmp_path, problems=None, progress=QUIET).prompt_tokens == 300
+
+
 def test_the_later_of_two_verdicts_counts(run: Path) -> None:
     with Ledger(run / VERDICTS) as ledger:
         ledger.append(Verdict(trace_id=f"{2:016x}", judge_version="5", status="correct"))

@@ -106,6 +106,7 @@ class Job:
                 ]
             )
             self.wanted.update((id_, (want, index)) for index, id_ in enumerate(self.ids[-1], want.first))
+        assert len(self.wanted) == sum(want.n for want in wants), "two wants of the same samples"
 
     def again(self, ledger: Path, known: dict[str, Verdict]) -> Iterator[tuple[Problem, Trace]]:
         """Stored traces a kill left without a verdict."""

@@ -90,14 +90,17 @@ def _speakers(samplers: Mapping[str, tuple[Sampler, str]], config: HarvestConfig
     """Who is asked, by name. UserError when two of them would draw the same samples."""
     speakers: dict[str, Speaker] = {}
     seen: dict[str, str] = {}
+    rounds = config.rounds is not None and bool(config.rounds.temperatures)
     for name, how in config.speakers.items():
         one, template = samplers[name]
         speakers[name] = Speaker(one, seed + how.seed, template, name)
-        drawn = fingerprint([one.identity, template, how.params, how.instruction, how.seed])
+        params = how.params.model_copy(update={"temperature": None}) if rounds else how.params
+        drawn = fingerprint([one.identity, template, params, how.instruction, how.seed])
         if drawn in seen:
+            other = "seed (rounds.temperatures holds for both)" if rounds else "temperature or seed"
             raise UserError(
                 f"teachers {seen[drawn]} and {name}: {one.identity.name} asked twice in the same way; give one of "
-                "them another temperature or seed, or more samples instead"
+                f"them another {other}, or more samples instead"
             )
         seen[drawn] = name
     return speakers

@@ -27,7 +27,7 @@ from distill.ledger import LOST, RESEALED, SUMS, TORN, Line, Places, read_shard,
 from distill.progress import Progress, Task
 from distill.records import Finish, Record, SamplerId, Status, Trace, Verdict
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the tables change; an index of another layout is made again."""
 LINES = 1 << 32
 """Lines a shard may have: a place is shard * LINES + line, so that places sort as records were written."""
@@ -39,7 +39,7 @@ TABLES = """
 CREATE TABLE shards (kind TEXT, number INTEGER, size INTEGER, changed INTEGER, sha TEXT, faults INTEGER,
   PRIMARY KEY (kind, number));
 CREATE TABLE traces (place INTEGER PRIMARY KEY, offset INTEGER, id TEXT, problem TEXT, sampler TEXT, revision TEXT,
-  round INTEGER, sample INTEGER, parent TEXT, finish TEXT, thought INTEGER, prompt_tokens INTEGER, tokens INTEGER);
+  round INTEGER, sample INTEGER, parent TEXT, finish TEXT, thought INTEGER, prompt_tokens REAL, tokens INTEGER);
 CREATE INDEX traces_id ON traces (id);
 CREATE INDEX traces_problem ON traces (problem);
 CREATE TABLE verdicts (place INTEGER PRIMARY KEY, offset INTEGER, id TEXT, status TEXT, judge TEXT, seconds REAL);
@@ -68,6 +68,7 @@ class Spoken(Record):
     finish: Finish
     prompt_tokens: int
     completion_tokens: int
+    together: int | None = None
 
 
 class Ruling(Record):
@@ -241,7 +242,7 @@ def _trace_row(trace: "Spoken | Trace | None") -> tuple[Any, ...]:
         trace.parent,
         trace.finish,
         trace.reasoning is not None,
-        trace.prompt_tokens,
+        trace.prompt_tokens / (trace.together or 1),  # the samples of a call share its prompt
         trace.completion_tokens,
     )
 

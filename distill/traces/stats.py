@@ -67,6 +67,7 @@ class Stats(Record):
     finishes: dict[str, int]
     with_thought: int
     prompt_tokens: int
+    """One that the samples of a call share counts once."""
     completion_tokens: int
     children: int
     """Traces that continue or correct another."""
@@ -135,7 +136,7 @@ def _count(index: Index, problems: Iterator[Problem], refusals: Iterable[Refusal
         judges=_counts(index, "judge"),
         finishes=_counts(index, "finish"),
         with_thought=thoughts,
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=round(prompt_tokens),
         completion_tokens=tokens,
         children=children,
         rounds=_counts(index, "round"),
