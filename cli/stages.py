@@ -324,7 +324,7 @@ REGISTRY = {
         Stage("curate", CurateConfig, _curate, version="3", reads=_curate_files),
         Stage("teacher-init", TeacherInitConfig, _teacher_init, reads=_tokenizer_files),
         Stage("student-init", StudentInitConfig, _student_init, reads=_tokenizer_files),
-        Stage("student-import", StudentImportConfig, _student_import, reads=_student_import_files),
+        Stage("student-import", StudentImportConfig, _student_import, version="2", reads=_student_import_files),
         Stage("sft", SftConfig, _sft, preflight=_sft_preflight, sized=train_sizing.SIZED),
         Stage("logits", LogitsConfig, _logits),
         Stage("kd", KdConfig, _kd, preflight=_kd_preflight, sized=train_sizing.SIZED),

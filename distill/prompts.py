@@ -20,11 +20,12 @@ STEP_BY_STEP = "Please reason step by step, and put your final answer within \\b
 
 CHATML = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|im_start|>assistant\n"
-    "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}\n"
+    "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}{{ '' if loop.last else '\n' }}"
     "{% else %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Qwen and SmolLM turns with generation marks and no invented system prompt."""
+"""Qwen and SmolLM turns with generation marks and no invented system prompt. The line break behind a turn is an
+expression, since templates are rendered without the one behind a block; nothing stands behind the last turn."""
 
 WORDS = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|> "

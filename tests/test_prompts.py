@@ -74,3 +74,24 @@ def test_a_turn_spelled_in_bytes_knows_where_its_characters_end() -> None:
     assert turn.last_characters[-1] >= len(text)
     answer = [last for last in turn.last_characters if last >= text.index("</think>") + len("</think>")]
     assert len(answer) == len("\n\n42") + 1
+
+
+PUBLISHED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML as SmolLM2's and Qwen2.5's files write it, and llama.cpp with them, their own system prompt left out."""
+
+
+@pytest.mark.parametrize("roles", ["user", "system user", "user assistant user", "system user assistant user"])
+def test_chatml_asks_for_every_turn_in_the_words_of_published_files(roles: str) -> None:
+    ours, theirs = byte_tokenizer(), byte_tokenizer()
+    theirs.chat_template = PUBLISHED
+    asked = tuple(Message(role=role, content=f"{role} {k}") for k, role in enumerate(roles.split()))  # type: ignore[arg-type]
+    assert Chat(ours).prompt_text(asked) == Chat(theirs).prompt_text(asked)
+    answered = (*asked, Message(role="assistant", content="so"))
+    ids, mask = Chat(ours).training_ids(answered)
+    assert ids[: len(Chat(ours).prompt_ids(asked))] == Chat(ours).prompt_ids(asked), "trained on what is served"
+    said = [message.content + "<|im_end|>" for message in answered if message.role == "assistant"]
+    assert ours.decode([token for token, loss in zip(ids, mask, strict=True) if loss]) == "".join(said)
+    assert ids[-1] == ours.eos_token_id
