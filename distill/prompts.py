@@ -117,14 +117,22 @@ class Chat:
         return ids[0] if len(ids) == 1 else None
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The text a model continues with its turn, or with the rest of it where the last turn is its own."""
+        """The text a model continues with its turn, or with the rest of it where the last turn is its own.
+
+        A `text` is the prompt itself.
+        """
+        if bare(messages):
+            return messages[0].content
         if messages[-1].role == "assistant":
             return self.prompt_text(messages[:-1]) + messages[-1].content
         return str(self.tokenizer.apply_chat_template(_dicts(messages), tokenize=False, add_generation_prompt=True))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of `prompt_text`; special tokens come from the template alone."""
-        return list(self.tokenizer.encode(self.prompt_text(messages), add_special_tokens=False))
+        """Token ids of `prompt_text`; special tokens come from the template alone.
+
+        A `text` has no template, so it gets those the tokenizer puts around any text.
+        """
+        return list(self.tokenizer.encode(self.prompt_text(messages), add_special_tokens=bare(messages)))
 
     def training_ids(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
         """Token ids of a whole conversation and a 0/1 mask of the tokens that carry loss."""
@@ -165,6 +173,13 @@ class Chat:
         if ids and ids[-1] == self.end_id:
             ids.pop()
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def bare(messages: Sequence[Message]) -> bool:
+    """Whether a conversation is no conversation but a text to go on with. Nothing stands beside one."""
+    found = any(message.role == "text" for message in messages)
+    assert not found or len(messages) == 1, "a text stands alone"
+    return found
 
 
 def _dicts(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -180,9 +180,13 @@ class Verdict(Record):
 
 
 class Message(Record):
-    """One turn. An assistant turn holds the whole text: think block and answer."""
+    """One turn. An assistant turn holds the whole text: think block and answer.
 
-    role: Literal["system", "user", "assistant"]
+    `text` is no turn but a whole prompt, which goes to a model as it stands, without a chat template: what base models
+    are asked, with worked examples before the question. It stands alone.
+    """
+
+    role: Literal["system", "user", "assistant", "text"]
     content: str
 
 

@@ -20,7 +20,7 @@ from distill.harvest.refusals import Refusal, Refusals
 from distill.harvest.together import together
 from distill.ledger import Ledger, read_ledger, trace_id
 from distill.progress import Progress
-from distill.prompts import to_trace
+from distill.prompts import bare, to_trace
 from distill.records import Completion, Params, Problem, Trace, Verdict
 from distill.sampling.protocols import Answered, Request, Sampler
 from distill.selection import Ask
@@ -60,6 +60,12 @@ class Want:
     """Whether the prompt of what is continued opened the think block."""
     examples: tuple[str, ...] | None = None
     """Traces shown as worked examples."""
+
+    def opened(self) -> bool:
+        """Whether the prompt opens the think block."""
+        if self.whole is not None:
+            return self.think_open
+        return self.speaker.sampler.think_open and not bare(self.ask(self.problem))
 
 
 class Job:
@@ -205,7 +211,7 @@ class Job:
         want = self.wants[place]
         return to_trace(
             completion if want.whole is None else want.whole(completion),
-            think_open=want.speaker.sampler.think_open if want.whole is None else want.think_open,
+            think_open=want.opened(),
             id=self.ids[place][index - want.first],
             problem_id=want.problem.id,
             sampler=want.speaker.sampler.identity,

@@ -33,7 +33,9 @@ class Request:
     id: str
     """Opaque to the sampler: the problem's id, usually."""
     messages: tuple[Message, ...]
-    """When the last turn is the assistant's, the completions continue it: their text follows its own."""
+    """When the last turn is the assistant's, the completions continue it: their text follows its own.
+
+    A lone `text` is the prompt itself, without a chat template."""
     params: Params
     n: int = 1
     seed: int = 0

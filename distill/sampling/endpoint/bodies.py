@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from distill.errors import UserError
 from distill.ledger import well_formed
-from distill.prompts import Chat
+from distill.prompts import Chat, bare
 from distill.records import Completion, Message, Params, Record, reason
 from distill.sampling.endpoint.config import EndpointConfig
 from distill.sampling.endpoint.retry import PassingError
@@ -157,6 +157,8 @@ def ask(
             raise UserError(f"endpoint {config.where}: {key}: servers have no common word for it")
     body: dict[str, Any] = {"model": config.model}
     if chat is None:
+        if bare(messages):
+            raise UserError(f"endpoint {config.where}: a prompt without a chat template needs api = 'completions'")
         body["messages"] = [message.model_dump() for message in messages]
         if messages[-1].role == "assistant":  # vLLM's and SGLang's words; llama.cpp continues unasked
             body.update(continue_final_message=True, add_generation_prompt=False)
