@@ -186,5 +186,6 @@ def test_the_real_files_have_their_published_sizes() -> None:
         (name, split): len(load_benchmark(name, split, Path(DATA)))
         for name, benchmark in BENCHMARKS.items()
         for split in benchmark.files
+        if name in {known for known, _ in COUNTS}
     }
     assert found == COUNTS

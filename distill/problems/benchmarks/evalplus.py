@@ -15,7 +15,7 @@ from distill.problems.benchmarks.mbpp import TESTS_FOLLOW
 from distill.records import Problem, Tests
 
 NUMPY = "import numpy as np"
-STAND_IN = '''\
+STAND_IN = """\
 class np:
     class ndarray: pass
     float32 = float64 = float
@@ -24,7 +24,7 @@ class np:
         if isinstance(exp, (list, tuple)):
             return len(out) == len(exp) and all(np.allclose(a, b, rtol, atol) for a, b in zip(out, exp))
         return out == exp or abs(out - exp) <= atol + rtol * abs(exp)
-'''
+"""
 
 
 class MbppPlusRow(Row):

@@ -21,7 +21,7 @@ from distill.records import Exchange, Problem, Tests
 
 STARTER = "Complete this program:"
 STDIN = "The program reads from standard input and prints its answer, nothing else."
-IMPORTS = "from typing import *\nfrom collections import *\nfrom functools import *\nfrom itertools import *\nfrom math import *"
+IMPORTS = "\n".join(f"from {module} import *" for module in ("typing", "collections", "functools", "itertools", "math"))
 """What LeetCode's starter code takes for granted."""
 LARGEST = 1 << 30
 """Bytes one problem's tests may unpack to."""

@@ -18,9 +18,7 @@ class MgsmRow(Row):
 
 def _problem(name: str, split: Split, row: MgsmRow) -> Problem:
     answer = row.answer.replace(",", "").strip()
-    return Problem(
-        id=f"{name}/{row.line}", kind="answer", prompt=row.question, answer=answer, source=name, split=split
-    )
+    return Problem(id=f"{name}/{row.line}", kind="answer", prompt=row.question, answer=answer, source=name, split=split)
 
 
 MGSM_ZH = Benchmark(
