@@ -1,8 +1,9 @@
 """Which samplers a harvest or a bench speaks through: engine, oracle, endpoint, replay or transformers."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from distill.sampling.table import EngineConfig
 from distill.selection import Ask, asking, read_problems, select
 from distill.train.logits import LogitsConfig
 from distill.train.on_policy_table import OnPolicyConfig
+from evals.bench import BenchConfig, SamplerTable
 
 MAX_SLOTS = 512
 """Rows sampled together; past this a step gains little on CPU."""
@@ -104,6 +106,27 @@ def _speaker(
         longest, most = config.longest(name), config.most_samples(name)
         sampler = engine_sampler(model, chosen, ask, longest, most, how, context.progress)
     return sampler, _template(sampler)
+
+
+def examined_samplers(context: StepContext) -> dict[str, Callable[[], AbstractContextManager[Sampler]]]:
+    """What a bench examines beside checkpoints, by name; each is opened when its turn comes."""
+    config: BenchConfig = context.config
+    return {name: partial(_examined, context, table) for name, table in config.samplers.items()}
+
+
+@contextmanager
+def _examined(context: StepContext, table: SamplerTable) -> Iterator[Sampler]:
+    if table.endpoint is not None:
+        with _endpoint(table.endpoint, context.progress) as sampler:
+            yield sampler
+    elif table.replay is not None:
+        from distill.sampling.replay import open_recording
+
+        yield open_recording(table.replay, context.data)
+    else:
+        from distill.sampling.oracle import OracleSampler
+
+        yield OracleSampler(read_problems(context.path("problems")), error_rate=table.error_rate or 0.0)
 
 
 def measuring(context: StepContext, field: str = "model") -> tuple[Sampler, Chat, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.loading import Folders
 from cli.ranks import expect_processes, processes
-from cli.samplers import engine_sampler, harvest_samplers, measuring, tokenizer_named
+from cli.samplers import engine_sampler, examined_samplers, harvest_samplers, measuring, tokenizer_named
 from distill.curate.config import CurateConfig
 from distill.curate.held_out import benchmark_test_files, benchmark_tests
 from distill.curate.measure import MeasureConfig, measure
@@ -28,7 +28,7 @@ from distill.prompts import Chat
 from distill.recipe import Stage, StepContext, renewed, written
 from distill.runs import Manifest, Report
 from distill.sampling.replay import ReplaySampler, recording_file, write_labels
-from distill.selection import asking, read_problems, select
+from distill.selection import read_problems, select
 from distill.train import sizing as train_sizing
 from distill.train.guard.watch import Given
 from distill.train.kd import Distillation, KdConfig, kd
@@ -272,14 +272,14 @@ def _quantize(c: StepContext) -> Report:
 
 def _bench(c: StepContext) -> Report:
     config: BenchConfig = c.config
-    path, ask = c.path("problems"), asking(config.instruction)
-
+    path = c.path("problems")
     if config.checkpoints:
         expect_processes(c.step, config)
 
     def sampler_for(folder: Path) -> Any:
         asked = select(read_problems(path), config.select, path)
-        return engine_sampler(folder, asked, ask, config.max_tokens or 0, config.samples, config, c.progress)
+        how = config.asking(asked, c.data, c.seed)
+        return engine_sampler(folder, asked, how.ask, how.params.max_tokens, config.samples, config, c.progress)
 
     with Judge(sandbox=c.sandbox) as judge:
         return bench(
@@ -289,10 +289,20 @@ def _bench(c: StepContext) -> Report:
             config,
             traces=c.inputs.get("traces", ()),
             sampler_for=sampler_for,
+            others=examined_samplers(c),
+            data=c.data,
             judge=judge,
             seed=c.seed,
             progress=c.progress,
         )
+
+
+def _bench_files(config: BenchConfig, data: Path) -> Iterable[Path]:
+    for one in config.samplers.values():
+        if one.replay is not None:
+            yield recording_file(one.replay, data)
+        elif one.endpoint is not None and one.endpoint.serve:
+            yield gguf_file(one.endpoint.serve)
 
 
 def _report(c: StepContext) -> Report:
@@ -331,7 +341,14 @@ REGISTRY = {
         Stage("on-policy", OnPolicyConfig, _on_policy, version=f"1 judge {JUDGE_VERSION}"),
         Stage("rl", RlConfig, _rl, version=f"1 judge {JUDGE_VERSION}"),
         Stage("quantize", QuantizeConfig, _quantize),
-        Stage("bench", BenchConfig, _bench, version=f"2 judge {JUDGE_VERSION}", sized=bench_sizing.SIZED),
+        Stage(
+            "bench",
+            BenchConfig,
+            _bench,
+            version=f"3 judge {JUDGE_VERSION}",
+            reads=_bench_files,
+            sized=bench_sizing.SIZED,
+        ),
         Stage("report", ReportConfig, _report, version="2"),
     )
 }

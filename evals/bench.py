@@ -7,36 +7,79 @@ bench resumes, an incomplete one is refused.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from distill.errors import UserError, did_you_mean
-from distill.harvest.draw import Judge
+from distill.harvest.accounting import Account
+from distill.harvest.budget import BudgetConfig
+from distill.harvest.draw import TRACES, Judge
 from distill.jsonl import write_jsonl
+from distill.ledger import read_ledger
 from distill.progress import Progress
-from distill.records import Params, Score
+from distill.records import Params, Problem, Record, Score, Trace, unused
 from distill.runs import Report
+from distill.sampling.endpoint import EndpointConfig
 from distill.sampling.protocols import Sampler
+from distill.sampling.replay import ReplayConfig
 from distill.sampling.table import ENGINE_KEYS, EngineConfig
-from distill.selection import HeldOut, Instruction, read_problems, select
+from distill.selection import HeldOut, Instruction, asking, read_problems, select
 from evals.contamination import contamination
 from evals.examination import Asking, Examined, examine, recorded
+from evals.protocols import NAMES, R1, asks, greedy_by_itself, protocol_for
 from evals.scoring import ALL, PASS_1, Drop, Paired, bad_gold, drops, group, pair, score, table
 
 SCORES, ITEMS, PAIRED, DISAGREEMENTS = "scores.jsonl", "items.jsonl", "paired.jsonl", "disagreements.jsonl"
 DROPS = "drops.jsonl"
 """Only where variants were asked beside their originals."""
-SAMPLING = ("samples", "temperature", "top_p", "max_tokens", "instruction", *ENGINE_KEYS)
+READ, RECORDED = "read.jsonl", "recorded"
+SAMPLING = (
+    "protocol",
+    "samples",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "instruction",
+    "samplers",
+    "budget",
+    *ENGINE_KEYS,
+)
 """Keys that mean nothing for recorded traces."""
+OWN = ("temperature", "top_p", "max_tokens")
+"""Keys a protocol has a value of its own for."""
+FEWEST_OF_R1 = 4
+"""Samples a problem that DeepSeek's reports take at least."""
+
+
+class SamplerTable(Record):
+    """One that is examined and is no checkpoint folder. Exactly one of the keys is given."""
+
+    endpoint: EndpointConfig | None = None
+    """A server, or a GGUF file served on loopback (`serve`)."""
+    replay: ReplayConfig | None = None
+    """Recorded answers."""
+    error_rate: float | None = Field(default=None, ge=0.0, le=1.0)
+    """The oracle of the procedural families, with this share of mistakes."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "SamplerTable":
+        given = [key for key in type(self).model_fields if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"endpoint, replay and error_rate: give exactly one, got {', '.join(given) or 'none'}")
+        return self
 
 
 class BenchConfig(EngineConfig):
     """Who is examined, on what, how, and which pairs are compared."""
 
     inputs: ClassVar[tuple[str, ...]] = ("checkpoints", "problems", "traces")
+    limits: ClassVar[tuple[str, ...]] = ("budget",)
     checkpoints: tuple[str, ...] = ()
     """Steps that made the checkpoints; their names name the scores."""
     problems: str
@@ -51,41 +94,77 @@ class BenchConfig(EngineConfig):
     """pass@k for each of these."""
     maj: tuple[int, ...] = ()
     """maj@k for each of these: whether the answer most of k samples agree on is right."""
+    samplers: dict[str, SamplerTable] = Field(default_factory=dict)
+    """Servers, GGUF files, recordings and oracles that are examined beside `checkpoints`, by a name of their own."""
     protocol: str | None = None
-    """Name of the way of asking; by itself greedy, sampled or recorded. A hash of it is always added."""
-    instruction: Instruction = "none"
-    """What the user turn says after the problem; step-by-step asks for a boxed answer."""
+    """A published way of asking: r1, zero-shot-chat, lm-eval or lm-eval:TASK; sets what the next keys leave open."""
+    instruction: Instruction | None = None
+    """What the user turn says after the problem; step-by-step asks for a boxed answer. A protocol has its own words."""
     samples: int = Field(default=1, gt=0)
     """Samples a problem."""
-    temperature: float = Field(default=0.0, ge=0.0)
-    """0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Sample from the likeliest tokens that hold this share of the probability."""
+    temperature: float | None = Field(default=None, ge=0.0)
+    """0 is greedy, and what it is without a protocol."""
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Sample from the likeliest tokens that hold this share of the probability; 1 without a protocol."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Longest completion in the checkpoint's tokens; needed for `checkpoints`."""
+    """Longest completion in the checkpoint's tokens; needed where a model is asked without a protocol."""
+    budget: BudgetConfig | None = Field(default=None, exclude_if=unused)
+    """What it may cost; a bench that spends it goes on when run again with more."""
 
     @model_validator(mode="after")
     def _says_who_and_how(self) -> "BenchConfig":
-        if bool(self.checkpoints) == bool(self.traces):
-            raise ValueError("checkpoints and traces: give one of the two")
+        asked = bool(self.checkpoints or self.samplers)
+        if asked == bool(self.traces):
+            raise ValueError("checkpoints and traces: give one of the two (samplers count as checkpoints)")
         if self.traces and (useless := [key for key in SAMPLING if key in self.model_fields_set]):
             raise ValueError(f"{useless[0]}: means nothing for traces, they were sampled already")
-        if self.checkpoints and self.max_tokens is None:
+        if asked and self.protocol is None and self.max_tokens is None:
             raise ValueError("max_tokens: missing (checkpoints are sampled)")
-        if min(self.k) < 1 or (self.checkpoints and max(self.k) > self.samples):
+        if min(self.k) < 1 or (asked and max(self.k) > self.samples):
             raise ValueError(f"k: each must be from 1 to samples ({self.samples}), got {list(self.k)}")
-        if self.maj and (min(self.maj) < 1 or (self.checkpoints and max(self.maj) > self.samples)):
+        if self.maj and (min(self.maj) < 1 or (asked and max(self.maj) > self.samples)):
             raise ValueError(f"maj: each must be from 1 to samples ({self.samples}), got {list(self.maj)}")
-        if self.samples > 1 and self.temperature == 0:
+        if self.budget is not None and self.budget.on_spent != "stop":
+            raise ValueError("budget.on_spent: a bench scores all of its exam or nothing; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _protocol_is_known(self) -> "BenchConfig":
+        if self.protocol is not None:
+            if self.protocol not in NAMES:
+                hint = did_you_mean(self.protocol, NAMES)
+                raise ValueError(f"protocol: unknown {self.protocol!r}{hint}; there are {', '.join(NAMES)}")
+            if self.instruction is not None:
+                raise ValueError(f"instruction: protocol {self.protocol!r} has words of its own; leave it out")
+            if any(table.replay is not None for table in self.samplers.values()):
+                raise ValueError("protocol: a recording was asked in its own way; leave it out")
+        greedy = self.temperature == 0 if self.temperature is not None else greedy_by_itself(self.protocol)
+        if self.samples > 1 and greedy:
             raise ValueError("samples: more than one needs a temperature above 0, greedy samples are all the same")
         return self
 
-    def asking(self, seed: int) -> Asking:
-        """How a checkpoint is asked."""
-        assert self.max_tokens is not None, "checked with the config"
-        params = Params(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p)
-        how = self.protocol or ("greedy" if self.temperature == 0 else "sampled")
-        return Asking(how, params, self.samples, self.instruction, seed)
+    def asking(self, problems: Sequence[Problem], data: Path, seed: int) -> Asking:
+        """How these problems are put to whoever is examined.
+
+        Raises UserError when the protocol is not for them, or its worked examples are not in the data directory.
+        """
+        own = {key: getattr(self, key) for key in OWN if getattr(self, key) is not None}
+        if self.protocol is None:
+            params = Params(**{"temperature": 0.0, "top_p": 1.0, **own})
+            name = "greedy" if params.temperature == 0 else "sampled"
+            words = self.instruction or "none"
+            return Asking(name, params, self.samples, asking(words), seed, instruction=words)
+        protocol = protocol_for(self.protocol, (problem.source for problem in problems))
+        changed = {key: value for key, value in own.items() if value != getattr(protocol, key)}
+        return Asking(
+            protocol.name,
+            protocol.params.model_copy(update=changed),
+            self.samples,
+            asks(protocol, data),
+            seed,
+            protocol=protocol,
+            changed=changed,
+        )
 
 
 def bench(
@@ -96,31 +175,68 @@ def bench(
     *,
     traces: Sequence[Path] = (),
     sampler_for: Callable[[Path], Sampler],
+    others: Mapping[str, Callable[[], AbstractContextManager[Sampler]]] | None = None,
+    data: Path = Path(),
     judge: Judge,
     seed: int,
     progress: Progress,
 ) -> Report:
-    """Examine `checkpoints`, or score the harvest folders `traces`, into `out`.
+    """Examine `checkpoints` and `others`, or score the harvest folders `traces`, into `out`.
 
-    A checkpoint's traces and verdicts stand in `out/<checkpoint>/`; recorded ones stay where
-    they are.
+    `others` are opened one after the other. `data` holds the worked examples of protocols. The traces and verdicts of
+    each stand in `out/<name>/`; recorded ones stay where they are.
     """
     everything = read_problems(problems)
     asked = select(everything, config.select, problems)
     if traces:
         known = {problem.id for problem in everything}
-        examined = recorded(traces, asked, known, config.protocol or "recorded")
+        examined = recorded(traces, asked, known, RECORDED)
         _check_pairs(config, examined)
     else:
-        _check_pairs(config, checkpoints)
-        how = config.asking(seed)
-        examined = {
-            name: examine(name, asked, out / name, how, sampler=sampler_for(folder), judge=judge, progress=progress)
-            for name, folder in checkpoints.items()
-        }
+        examined = _examine_all(checkpoints, others or {}, asked, out, config, sampler_for, data, judge, seed, progress)
     sources = {problem.source for problem in asked}
     marks = {name: contamination(folder, sources) for name, folder in checkpoints.items()}
     return _write(examined, marks, len(asked), out, config)
+
+
+def _examine_all(
+    checkpoints: Mapping[str, Path],
+    others: Mapping[str, Callable[[], AbstractContextManager[Sampler]]],
+    asked: Sequence[Problem],
+    out: Path,
+    config: BenchConfig,
+    sampler_for: Callable[[Path], Sampler],
+    data: Path,
+    judge: Judge,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Examined]:
+    if twice := sorted(checkpoints.keys() & others.keys()):
+        raise UserError(f"samplers: {twice[0]!r} is a checkpoint's name too")
+    opens = {name: partial(_opened, sampler_for, folder) for name, folder in checkpoints.items()} | dict(others)
+    _check_pairs(config, opens)
+    how = config.asking(asked, data, seed)
+    with ExitStack() as stack:
+        account = None
+        if config.budget is not None:
+            account = stack.enter_context(Account(out, config.budget, tuple(opens)))
+            stored = (trace for name in opens for trace in read_ledger(out / name / TRACES, Trace))
+            for _ in account.count(stored):
+                pass  # what earlier attempts spent on all of them
+        examined = {}
+        for name, opened in opens.items():
+            with opened() as sampler:
+                recorded = name in config.samplers and config.samplers[name].replay is not None
+                said = replace(how, name=RECORDED, instruction=None) if recorded else how
+                examined[name] = examine(
+                    name, asked, out / name, said, sampler=sampler, judge=judge, progress=progress, account=account
+                )
+    return examined
+
+
+@contextmanager
+def _opened(sampler_for: Callable[[Path], Sampler], folder: Path) -> Iterator[Sampler]:
+    yield sampler_for(folder)
 
 
 def checkpoint_names(folders: Iterable[Path]) -> dict[str, Path]:
@@ -151,6 +267,7 @@ def _write(
         scores += score(groups[name], name, *how, ks, maj=sorted(set(config.maj)), contamination=mark)
         if mark is not None:
             notes.setdefault(f"training set and exam: {mark}", []).append(name)
+        scores += _further(name, found, bad, mark)
         for note in _notes(found, len(bad), asked):
             notes.setdefault(note, []).append(name)
     paired = [row for a, b in config.compare for row in pair(a, b, groups)]
@@ -161,8 +278,12 @@ def _write(
     write_jsonl(out / PAIRED, paired)
     if dropped:
         write_jsonl(out / DROPS, dropped)
+    if read := [row for found in examined.values() for row in found.read]:
+        write_jsonl(out / READ, read)
     everyone = len(examined) if len(examined) > 1 else 0
     said = [f"{'all' if len(who) == everyone else ', '.join(who)}: {note}" for note, who in notes.items()]
+    if config.protocol == R1.name and config.samples < FEWEST_OF_R1:
+        said.append(f"r1 is reported over {FEWEST_OF_R1} to 64 samples a problem, here {config.samples}")
     labels = sum(found.labels for found in examined.values())
     if labels:
         write_jsonl(out / DISAGREEMENTS, disagreements)
@@ -180,6 +301,14 @@ def _write(
         lines=(*table(scores, paired, dropped), *said),
         marks={**_marks(scores, paired, dropped), "notes": said},
     )
+
+
+def _further(name: str, found: Examined, bad: Container[str], mark: str | None) -> Iterator[Score]:
+    """The first sample's worth of scores by each further reading, the metric being the reading's name."""
+    for reading, items in found.further.items():
+        kept = group(item for item in items if item.problem_id not in bad)
+        for row in score(kept, name, found.fingerprint, found.protocol, [1], contamination=mark):
+            yield row.model_copy(update={"metric": reading})
 
 
 def _notes(found: Examined, bad: int, asked: int) -> list[str]:

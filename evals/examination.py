@@ -9,18 +9,21 @@ Does not compute scores (evals.scoring).
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from distill.errors import UserError
+from distill.harvest.accounting import Account
 from distill.harvest.draw import TRACES, VERDICTS, Judge, sample_and_judge
 from distill.jsonl import read_jsonl
 from distill.ledger import read_ledger
 from distill.progress import Progress
-from distill.records import Item, Params, Problem, Record, Status, Trace, Verdict, fingerprint
+from distill.records import Item, Params, Problem, Record, Status, Trace, Verdict
 from distill.sampling.protocols import Sampler
 from distill.sampling.replay import LABELS, Label
-from distill.selection import Instruction, asking
+from distill.selection import Ask, Instruction
+from evals.protocols import JUDGED, Protocol, Reader, Reading, protocol_name
 
 
 class Disagreement(Record):
@@ -31,6 +34,20 @@ class Disagreement(Record):
     trace_id: str
     label: bool
     source: str
+    status: Status
+    extracted: str | None = None
+    expected: str | None = None
+    why: str = ""
+
+
+class Read(Record):
+    """What one more reading of a protocol makes of one sample."""
+
+    checkpoint: str
+    problem_id: str
+    sample_index: int
+    trace_id: str
+    reading: str
     status: Status
     extracted: str | None = None
     expected: str | None = None
@@ -50,17 +67,32 @@ class Examined:
     resumed: int = 0
     labels: int = 0
     disagreements: tuple[Disagreement, ...] = ()
+    further: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    """The same samples under the further readings of the protocol, by their names."""
+    read: tuple[Read, ...] = ()
+    """What those readings found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
     """How every checkpoint is asked."""
 
-    protocol: str
+    name: str
+    """Of the protocol, or greedy, sampled, recorded."""
     params: Params
     samples: int
-    instruction: Instruction
+    ask: Ask
     seed: int
+    instruction: Instruction | None = None
+    """Where no protocol has words of its own."""
+    protocol: Protocol | None = None
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the protocol that this bench sets otherwise."""
+
+    def called(self, judges: Iterable[str]) -> str:
+        """What a score carries: the name with a hash of all that belongs to the asking."""
+        asked, versions = [self.params.to_json()], sorted(judges)
+        return protocol_name(self.name, self.protocol, self.changed, [asked, self.samples, self.instruction, versions])
 
 
 def examine(
@@ -72,34 +104,72 @@ def examine(
     sampler: Sampler,
     judge: Judge,
     progress: Progress,
+    account: Account | None = None,
 ) -> Examined:
-    """Sample what `out` does not hold yet. Raises UserError when samples did not arrive."""
+    """Sample what `out` does not hold yet, the longest prompts first, so that prompts of like length run together.
+
+    Raises UserError when samples did not arrive, StoppedError when `account` affords no more.
+    """
+    readings = asked.protocol.readings if asked.protocol is not None else (JUDGED,)
     rows = sample_and_judge(
-        problems,
+        sorted(problems, key=lambda problem: -sum(len(turn.content) for turn in asked.ask(problem))),
         out,
         asked.params,
         asked.samples,
         sampler=sampler,
-        judge=judge,
+        judge=Reader(readings[0], judge),
         seed=asked.seed,
         progress=progress,
         label=f"bench {name}",
-        ask=asking(asked.instruction),
+        ask=asked.ask,
+        account=account,
     )
     items: list[Item] = []
     judges: set[str] = set()
+    kept: list[tuple[Problem, Trace]] = []
     tokens = resumed = 0
     for row in rows:
         assert row.verdict is not None, "a judge was given"
         items.append(_item(name, row.problem, row.trace, row.verdict))
         judges.add(row.verdict.judge_version)
+        if len(readings) > 1:
+            kept.append((row.problem, row.trace))
         resumed += row.resumed
         tokens += 0 if row.resumed else row.trace.completion_tokens
     missing = len(problems) * asked.samples - len(items)
     if missing:
         raise UserError(f"{name}: {missing:,} samples did not arrive; the same command asks only for them")
-    protocol = _protocol(asked.protocol, [asked.params], asked.samples, asked.instruction, judges)
-    return Examined(sampler.identity.revision, protocol, _in_order(items), tokens, resumed)
+    further, read = {}, list[Read]()
+    for reading in readings[1:]:
+        again = list(_reread(name, kept, reading, judge, judges, read))
+        further[reading.name] = _in_order(again)
+    return Examined(
+        sampler.identity.revision,
+        asked.called(judges),
+        _in_order(items),
+        tokens,
+        resumed,
+        further=further,
+        read=tuple(sorted(read, key=lambda row: (row.problem_id, row.sample_index, row.reading))),
+    )
+
+
+def _reread(
+    name: str,
+    kept: Sequence[tuple[Problem, Trace]],
+    reading: Reading,
+    judge: Judge,
+    judges: set[str],
+    read: list[Read],
+) -> Iterator[Item]:
+    """Items by another reading; `judges` and `read` are added to."""
+    for (problem, trace), verdict in zip(kept, Reader(reading, judge).judge_many(kept), strict=True):
+        judges.add(f"{reading.name}: {verdict.judge_version}")
+        item = _item(name, problem, trace, verdict)
+        found = verdict.model_dump(include={"status", "extracted", "expected", "why"})
+        named = item.model_dump(include={"checkpoint", "problem_id", "sample_index", "trace_id"})
+        read.append(Read(reading=reading.name, **named, **found))
+        yield item
 
 
 def recorded(
@@ -153,7 +223,9 @@ def _one_recorded(name: str, rows: Sequence[_Row], asked: Mapping[str, Problem],
     judges = {verdict.judge_version for _, verdict, _ in rows}
     return Examined(
         fingerprint=revisions[0],
-        protocol=_protocol(protocol, [trace.params for trace, _, _ in rows], most, None, judges),
+        protocol=protocol_name(
+            protocol, None, {}, [_asked(trace.params for trace, _, _ in rows), most, None, sorted(judges)]
+        ),
         items=_in_order(items),
         labels=sum(label is not None for _, _, label in rows),
         disagreements=tuple(
@@ -164,12 +236,9 @@ def _one_recorded(name: str, rows: Sequence[_Row], asked: Mapping[str, Problem],
     )
 
 
-def _protocol(
-    name: str, params: Sequence[Params | None], samples: int, instruction: Instruction | None, judges: Iterable[str]
-) -> str:
-    """The name of a way of asking with a hash of all that belongs to it."""
-    asked = sorted({one.to_json() if one else "unknown" for one in params})
-    return f"{name}@{fingerprint([asked, samples, instruction, sorted(judges)])[:8]}"
+def _asked(params: Iterable[Params | None]) -> list[str]:
+    """Every way in which recorded traces were sampled."""
+    return sorted({one.to_json() if one else "unknown" for one in params})
 
 
 def _item(checkpoint: str, problem: Problem, trace: Trace, verdict: Verdict) -> Item:

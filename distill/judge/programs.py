@@ -132,14 +132,15 @@ def _unfenced(answer: str, text: str, tests: Tests) -> str:
     The answer as it is when there is none, or when the fences stand in texts of a program.
     """
     blocks: list[str] = FENCED.findall(answer)
-    if not blocks or _compiles(answer) or _compiles(tests.prefix + text):
+    if not blocks or compiles(answer) or compiles(tests.prefix + text):
         return answer
     if any(isinstance(each, Exchange) for each in tests.check):
         return blocks[-1]  # as LiveCodeBench does (arXiv:2403.07974)
     return next((block for block in blocks if _defines(block, tests.entry_point)), blocks[0])
 
 
-def _compiles(code: str) -> bool:
+def compiles(code: str) -> bool:
+    """Whether it is Python at all; nothing runs."""
     try:
         with warnings.catch_warnings(action="ignore"):
             ast.parse(code)
