@@ -7,6 +7,7 @@ import typer
 
 from cli import (
     ablate_command,
+    benchmarks_command,
     compare_command,
     decontaminate_command,
     judge_command,
@@ -60,6 +61,7 @@ preflight_command.register(app)
 ablate_command.register(app)
 compare_command.register(app)
 decontaminate_command.register(app)
+benchmarks_command.register(app)
 
 
 def main() -> None:

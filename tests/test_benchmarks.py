@@ -1,15 +1,21 @@
 """Benchmark rows become problems; the rows here are invented, the real files are read when they are there."""
 
+import base64
 import gzip
 import json
 import os
+import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distill.errors import UserError
+from distill.judge import Judge
+from distill.judge.judge import Said
 from distill.problems.benchmarks import BENCHMARKS, benchmark_files, load_benchmark
+from distill.records import Exchange
 
 DATA = os.environ.get("DISTILL_DATA", "")
 needs_data = pytest.mark.skipif(not Path(DATA, "gsm8k_test.jsonl").is_file(), reason="DISTILL_DATA has no benchmarks")
@@ -189,3 +195,138 @@ def test_the_real_files_have_their_published_sizes() -> None:
         if name in {known for known, _ in COUNTS}
     }
     assert found == COUNTS
+
+
+def lcb(**changes: Any) -> dict[str, Any]:
+    cases = json.dumps([{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}])
+    row = {
+        "question_id": "abc_1",
+        "question_content": "Add two numbers.",
+        "platform": "atcoder",
+        "difficulty": "easy",
+        "starter_code": "",
+        "public_test_cases": cases,
+        "private_test_cases": packed(cases),
+        "metadata": "{}",
+    }
+    return row | changes
+
+
+def packed(text: str) -> str:
+    return base64.b64encode(zlib.compress(pickle.dumps(text))).decode()
+
+
+def test_livecodebench_tests_are_taken_out_of_their_pickle_without_loading_it(tmp_path: Path) -> None:
+    method = json.dumps([{"input": '[1, 2]\n"a"', "output": "true", "testtype": "functional"}])
+    functional = lcb(
+        question_id="lc_2",
+        starter_code="class Solution:\n    def has(self, xs: List[int], s: str) -> bool:",
+        public_test_cases=method,
+        private_test_cases=method,
+        metadata=json.dumps({"func_name": "has"}),
+    )
+    write(tmp_path / "livecodebench_v6.jsonl", lcb(), functional)
+    reads, calls = load_benchmark("livecodebench_v6", "test", tmp_path)
+    assert reads.tests is not None
+    assert reads.tests.check == (Exchange(stdin="1 2\n", stdout="3\n"),) * 2
+    assert "standard input" in reads.prompt
+    assert calls.tests is not None
+    assert calls.tests.check == ("assert Solution().has([1, 2], 'a') == True",) * 2
+    assert "class Solution" in calls.prompt
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize(
+    ("private", "complaint"),
+    [
+        pytest.param(base64.b64encode(zlib.compress(pickle.dumps(Evil()))).decode(), "a pickle of", id="code"),
+        pytest.param("not base64!", "neither JSON nor zlib", id="no base64"),
+        pytest.param(base64.b64encode(b"plain").decode(), "neither JSON nor zlib", id="no zlib"),
+    ],
+)
+def test_livecodebench_tests_that_are_no_text_are_refused(tmp_path: Path, private: str, complaint: str) -> None:
+    write(tmp_path / "livecodebench_v6.jsonl", lcb(private_test_cases=private))
+    with pytest.raises(UserError, match=complaint):
+        load_benchmark("livecodebench_v6", "test", tmp_path)
+
+
+def test_gpqa_choices_have_an_order_of_their_own_and_the_letter_names_the_right_one(tmp_path: Path) -> None:
+    head = (
+        "Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,High-level domain"
+    )
+    lines = [f'rec{i},"Which, of {i}?",right,wrong a,wrong b,wrong c,Physics' for i in range(40)]
+    (tmp_path / "gpqa_diamond.csv").write_text("\n".join([head, *lines]))
+    problems = load_benchmark("gpqa_diamond", "test", tmp_path)
+    assert all(f"{problem.answer}) right" in problem.prompt for problem in problems)
+    assert {problem.answer for problem in problems} == set("ABCD")
+    assert problems == load_benchmark("gpqa_diamond", "test", tmp_path)
+    assert problems[3].prompt.startswith("Which, of 3?")
+
+
+def test_a_broken_table_names_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "gpqa_diamond.csv").write_text("Record ID,Question\nrec1,What?\n")
+    with pytest.raises(UserError, match=r"gpqa_diamond\.csv: row 1: Correct Answer"):
+        load_benchmark("gpqa_diamond", "test", tmp_path)
+
+
+def test_mgsm_has_no_head_and_keeps_quotes(tmp_path: Path) -> None:
+    (tmp_path / "mgsm_zh.tsv").write_text('她说"三"个\t1,200\n第二题\t7\n', encoding="utf-8")
+    problems = load_benchmark("mgsm_zh", "test", tmp_path)
+    assert [(one.id, one.prompt, one.answer) for one in problems] == [
+        ("mgsm_zh/1", '她说"三"个', "1200"),
+        ("mgsm_zh/2", "第二题", "7"),
+    ]
+
+
+def test_numbered_contest_problems_are_named_after_their_benchmark(tmp_path: Path) -> None:
+    write(tmp_path / "aime26.jsonl", {"problem_idx": 1, "problem": "?", "answer": 70, "problem_type": ["Algebra"]})
+    write(tmp_path / "hmmt25.jsonl", {"problem_idx": 1, "problem": "?", "answer": r"\sqrt{2}"})
+    found = [load_benchmark(name, "test", tmp_path)[0] for name in ("aime26", "hmmt25")]
+    assert [(one.id, one.answer) for one in found] == [("aime26/1", "70"), ("hmmt25/1", r"\sqrt{2}")]
+
+
+PLUS = """\
+import numpy as np
+
+def is_floats(x):
+    return isinstance(x, np.ndarray) or isinstance(x, float)
+
+def assertion(out, exp, atol):
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    assert out == exp or np.allclose(out, exp, rtol=1e-07, atol=atol)
+"""
+
+
+@pytest.mark.parametrize(("body", "status"), [("x / 3", "correct"), ("x / 3 + 1e-9", "correct"), ("x / 4", "wrong")])
+def test_evalplus_compares_floats_where_numpy_is_missing(tmp_path: Path, body: str, status: str) -> None:
+    check = f"{PLUS}\ndef check(candidate):\n    assertion(candidate(1), 1 / 3, 0)\n"
+    head = "def third(x):\n"
+    row = {"task_id": "HumanEval/0", "prompt": head, "entry_point": "third", "canonical_solution": "", "test": check}
+    write(tmp_path / "humanevalplus.jsonl", row)
+    tests = f"{PLUS}\nfor inp, exp in zip([[1]], [1 / 3]):\n    assertion(third(*inp), exp, 0)\n"
+    task = {"task_id": 2, "prompt": "A third.", "code": "", "test": tests, "test_list": ["assert third(3) == 1"]}
+    write(tmp_path / "mbppplus.jsonl", task)
+    said = Said(f"```python\ndef third(x):\n    return {body}\n```")
+    with Judge() as judge:
+        for name in ("humanevalplus", "mbppplus"):
+            (problem,) = load_benchmark(name, "test", tmp_path)
+            assert judge.judge(problem, said).status == status, name
+
+
+def test_ifeval_prompts_are_open_and_say_what_they_demand(tmp_path: Path) -> None:
+    write(
+        tmp_path / "ifeval.jsonl", {"key": 7, "prompt": "No commas.", "instruction_id_list": ["punctuation:no_comma"]}
+    )
+    (problem,) = load_benchmark("ifeval", "test", tmp_path)
+    assert (problem.id, problem.kind, problem.subject) == ("ifeval/7", "open", "punctuation:no_comma")
+
+
+def test_every_benchmark_says_where_it_comes_from_and_scores_are_fractions() -> None:
+    for name, benchmark in BENCHMARKS.items():
+        assert all((benchmark.paper, benchmark.license, benchmark.origin)), name
+        assert all(0 < score.score < 1 and score.how and score.source for score in benchmark.published), name

@@ -19,6 +19,10 @@ DIGITS = 8
 """Of the hash, in a score's protocol."""
 
 
+NAMING = {"name", "source"}
+"""What a protocol is called is no part of its hash."""
+
+
 class Shots(Record):
     """Worked examples before the question. Their text is a benchmark's, so it is read from the user's files."""
 
@@ -88,5 +92,5 @@ class Protocol(Record):
 def protocol_name(name: str, protocol: Protocol | None, changed: Mapping[str, Any], belongs: Sequence[Any]) -> str:
     """What a score carries: the name, keys that were changed, and a hash of `belongs` and the protocol itself."""
     said = f"({', '.join(f'{key}={value}' for key, value in changed.items())})" if changed else ""
-    parts = [*belongs] if protocol is None else [*belongs, protocol]
+    parts = [*belongs] if protocol is None else [*belongs, protocol.model_dump(mode="json", exclude=NAMING)]
     return f"{name}{said}@{fingerprint(parts)[:DIGITS]}"
