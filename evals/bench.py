@@ -220,8 +220,8 @@ def _examine_all(
         account = None
         if config.budget is not None:
             account = stack.enter_context(Account(out, config.budget, tuple(opens)))
-            stored = (trace for name in opens for trace in read_ledger(out / name / TRACES, Trace))
-            for _ in account.count(stored):
+            ledgers = [out / name / TRACES for name in opens if (out / name / TRACES).is_dir()]
+            for _ in account.count(trace for ledger in ledgers for trace in read_ledger(ledger, Trace)):
                 pass  # what earlier attempts spent on all of them
         examined = {}
         for name, opened in opens.items():

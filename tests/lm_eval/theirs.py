@@ -52,42 +52,46 @@ def config(run: dict[str, Any]) -> dict[str, Any]:
     return {**shipped, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": run["files"]}}
 
 
-def built(run: dict[str, Any]) -> Any:
-    """A task with its prompts made, as the harness's evaluator makes them."""
+def prompts(run: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """The prompts in the order of the documents, made as the harness's evaluator makes them."""
     from lm_eval.api.task import ConfigurableTask
 
     task = ConfigurableTask(config=config(run))
     task.set_fewshot_seed(seed=SHOT_SEED)
     task.build_all_requests(limit=run["limit"], rank=0, world_size=1)
-    return task
-
-
-def prompts(run: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    """The prompts in the order of the documents."""
-    return {"prompts": [one.args[0] for one in sorted(built(run).instances, key=lambda one: one.doc_id)]}
+    return {"prompts": [one.args[0] for one in sorted(task.instances, key=lambda one: one.doc_id)]}
 
 
 def read(run: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     """What the filters find in given texts, and what the metrics say."""
-    task = built(run)
-    by_doc = {one.doc_id: one for one in task.instances}
-    texts: dict[int, list[str]] = {}
-    for doc, text in json.loads(Path(run["texts"]).read_text(encoding="utf-8")):
-        texts.setdefault(doc, []).append(text)
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import ConfigurableTask
+
+    task = ConfigurableTask(config=config(run))
+    docs = list(task.test_docs())
+    texts = json.loads(Path(run["texts"]).read_text(encoding="utf-8"))
+    task._instances = [
+        Instance("generate_until", docs[doc], ("", {}), 0, metadata=(run["task"], place, 1), resps=[text])
+        for place, (doc, text) in enumerate(texts)
+    ]
+    task.apply_filters()
     found = []
-    for turn in range(max(map(len, texts.values()))):
-        asked = [doc for doc in texts if len(texts[doc]) > turn]
-        task._instances = [by_doc[doc] for doc in asked]
-        for doc in asked:
-            by_doc[doc].resps, by_doc[doc].filtered_resps = [texts[doc][turn]], {}
-        task.apply_filters()
-        for doc in asked:
-            instance, filters = by_doc[doc], {}
-            for name, extracted in instance.filtered_resps.items():
-                metrics = task.process_results(instance.doc, [extracted])
-                filters[name] = {"extracted": extracted, "verdicts": {key: float(one) for key, one in metrics.items()}}
-            found.append({"doc": doc, "turn": turn, "text": texts[doc][turn], "filters": filters})
+    for (doc, text), instance in zip(texts, task._instances, strict=True):
+        filters = {}
+        for name, extracted in instance.filtered_resps.items():
+            verdicts = {key: float(one) for key, one in task.process_results(docs[doc], [extracted]).items()}
+            filters[name] = {"extracted": said(run, docs[doc], extracted), "verdicts": verdicts}
+        found.append({"doc": doc, "text": text, "filters": filters})
     return {"items": found}
+
+
+def said(run: dict[str, Any], doc: dict[str, Any], extracted: Any) -> Any:
+    """What a filter found; minerva_math finds its answer within the metric, so that is asked for it."""
+    if not run["task"].startswith("minerva_math"):
+        return extracted
+    from lm_eval.tasks.minerva_math.utils import get_unnormalized_answer, normalize_final_answer
+
+    return normalize_final_answer(get_unnormalized_answer(extracted)), doc["answer"]
 
 
 def generate(run: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
@@ -117,10 +121,11 @@ def generate(run: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     items: dict[int, dict[str, Any]] = {}
     for sample in samples:
         ((prompt, generation),) = sample["arguments"]
-        said = {"doc": sample["doc_id"], "prompt": prompt, "generation": generation, "text": sample["resps"][0][0]}
+        asked = {"doc": sample["doc_id"], "prompt": prompt, "generation": generation, "text": sample["resps"][0][0]}
         verdicts = {metric: float(sample[metric]) for metric in sample["metrics"]}
-        filters = items.setdefault(sample["doc_id"], {**said, "filters": {}})["filters"]
-        filters[sample["filter"]] = {"extracted": sample["filtered_resps"][0], "verdicts": verdicts}
+        filters = items.setdefault(sample["doc_id"], {**asked, "filters": {}})["filters"]
+        extracted = said(run, sample["doc"], sample["filtered_resps"][0])
+        filters[sample["filter"]] = {"extracted": extracted, "verdicts": verdicts}
     return {**spent, "batch": run["batch"], "items": [items[doc] for doc in sorted(items)]}
 
 
