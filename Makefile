@@ -19,7 +19,7 @@ RUN    := $(BIN)/distill
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce adaptive pilots test test-smollm test-browser test-slow check judge-audit dedup-audit
-.PHONY: ledger-audit smollm coverage training-kills speed soak storm gpu clean lm-eval-audit
+.PHONY: ledger-audit lm-eval-audit smollm coverage training-kills speed soak storm gpu clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -91,13 +91,11 @@ dedup-audit: $(READY) ## 100,000 duplicates planted among a million prompts: rec
 ledger-audit: $(READY) ## All that docs/ledger.md claims, through the command line: bits, tails, disks, kills (20 min)
 	$(BIN)/python -W ignore -m tests.ledger_audit
 
-<<<<<<< HEAD
 coverage: $(READY) ## How often every interval of docs/statistics.md holds the truth, and the power of n problems (3 min)
 	$(BIN)/python -m tests.coverage
-=======
+
 lm-eval-audit: $(SMOLLM) ## Prompts, answers, verdicts and seconds against lm-evaluation-harness in its own environment (hours)
 	$(BIN)/python -W ignore -m tests.lm_eval
->>>>>>> 8ad0bcc (Hold the lm-eval protocols against lm-evaluation-harness itself (make lm-eval-audit))
 
 training-kills: $(READY) ## Training cut at every file boundary, at random steps and by damage, ended bit for bit (60 min)
 	$(BIN)/python -W ignore -m tests.training_audit

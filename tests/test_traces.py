@@ -17,6 +17,7 @@ from cli.main import app
 from distill.content import INDEX, file_fingerprint
 from distill.errors import UserError
 from distill.harvest import TRACES, VERDICTS
+from distill.harvest.accounting import Billing
 from distill.jsonl import write_jsonl
 from distill.ledger import Ledger, read_ledger
 from distill.progress import Progress
@@ -108,12 +109,28 @@ def test_stats_count_what_is_stored(run: Path) -> None:
     assert correct.quantiles["1"] == 38
 
 
-def test_a_prompt_that_the_samples_of_a_call_share_counts_once(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / TRACES)
-    for number in range(5):  # one call for three samples, two calls for one each
-        ledger.append(trace(number).model_copy(update={"together": 3 if number < 3 else None, "prompt_tokens": 100}))
-    ledger.close(complete=True)
-    assert stats(tmp_path, problems=None, progress=QUIET).prompt_tokens == 300
+def test_a_shared_prompt_and_a_continued_thought_are_counted_once(tmp_path: Path) -> None:
+    parent, billing = f"{3:016x}", Billing(continues=True)
+    stored = [
+        *(trace(n).model_copy(update={"together": 3, "prompt_tokens": 90}) for n in range(3)),
+        trace(3).model_copy(update={"prompt_tokens": 90}),
+        trace(30).model_copy(
+            update={"problem_id": "p0", "parent": parent}
+        ),  # goes on behind the 4 tokens of its parent
+        trace(34).model_copy(update={"problem_id": "p0", "parent": f"{1:016x}"}),  # checks one that had ended
+    ]
+    with Ledger(tmp_path / TRACES) as ledger:
+        ledger.extend(stored)
+    told, spent = stats(tmp_path, problems=None, progress=QUIET), [billing.of(one) for one in stored]
+    assert told.completion_tokens == sum(one.completion for one in spent) == 1 + 2 + 3 + 4 + (31 - 4) + 35
+    assert told.prompt_tokens == sum(one.prompt for one in spent) == 90 + 90 + (3 + 4) + 3
+    assert told.prompt_tokens_once == 90 + 90 + (3 + 4) + 3, "two samplers read the prompt of four samples"
+    assert sum(group.tokens for group in told.samplers) == told.completion_tokens
+
+
+def test_samples_asked_one_by_one_would_share_a_prompt_read_once(run: Path) -> None:
+    told = stats(run, problems=None, progress=QUIET)
+    assert (told.prompt_tokens, told.prompt_tokens_once) == (40 * 3, 10 * 2 * 3)
 
 
 def test_the_later_of_two_verdicts_counts(run: Path) -> None:

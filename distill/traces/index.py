@@ -39,7 +39,8 @@ TABLES = """
 CREATE TABLE shards (kind TEXT, number INTEGER, size INTEGER, changed INTEGER, sha TEXT, faults INTEGER,
   PRIMARY KEY (kind, number));
 CREATE TABLE traces (place INTEGER PRIMARY KEY, offset INTEGER, id TEXT, problem TEXT, sampler TEXT, revision TEXT,
-  round INTEGER, sample INTEGER, parent TEXT, finish TEXT, thought INTEGER, prompt_tokens REAL, tokens INTEGER);
+  round INTEGER, sample INTEGER, parent TEXT, finish TEXT, thought INTEGER, prompt_tokens INTEGER, tokens INTEGER,
+  together INTEGER);
 CREATE INDEX traces_id ON traces (id);
 CREATE INDEX traces_problem ON traces (problem);
 CREATE TABLE verdicts (place INTEGER PRIMARY KEY, offset INTEGER, id TEXT, status TEXT, judge TEXT, seconds REAL);
@@ -231,7 +232,7 @@ def bad_lines(shard: Path, lines: Iterable[Line[Any]], *, open_: bool) -> Iterat
 
 def _trace_row(trace: "Spoken | Trace | None") -> tuple[Any, ...]:
     if trace is None:
-        return (None,) * 11
+        return (None,) * 12
     return (
         trace.id,
         trace.problem_id,
@@ -242,8 +243,9 @@ def _trace_row(trace: "Spoken | Trace | None") -> tuple[Any, ...]:
         trace.parent,
         trace.finish,
         trace.reasoning is not None,
-        trace.prompt_tokens / (trace.together or 1),  # the samples of a call share its prompt
+        trace.prompt_tokens,
         trace.completion_tokens,
+        trace.together or 1,
     )
 
 

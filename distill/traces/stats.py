@@ -17,6 +17,10 @@ from distill.traces.index import Index, open_index
 UNJUDGED = "unjudged"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 STATUSES = (*get_args(Status), UNJUDGED)
+PARENTS = (
+    "coalesce((SELECT cut.tokens FROM traces AS cut WHERE cut.id = ruled.parent AND cut.finish = 'length' LIMIT 1), 0)"
+)
+"""Tokens a trace has from the cut one it continues: they were paid for with that one, and read again as a prompt."""
 
 
 class Group(Record):
@@ -27,7 +31,7 @@ class Group(Record):
     problems: int
     verdicts: dict[str, int]
     tokens: int
-    """Tokens of the completions."""
+    """Tokens that were sampled."""
 
     @property
     def decided(self) -> int:
@@ -67,8 +71,11 @@ class Stats(Record):
     finishes: dict[str, int]
     with_thought: int
     prompt_tokens: int
-    """One that the samples of a call share counts once."""
+    """As a budget counts them: once a call, however many completions it brought; a continued thought is a prompt."""
+    prompt_tokens_once: int
+    """If samples of one prompt, by one sampler in one round, had it read once."""
     completion_tokens: int
+    """That were sampled: what a continuation has from its parent counts with the parent."""
     children: int
     """Traces that continue or correct another."""
     rounds: dict[str, int]
@@ -86,7 +93,8 @@ class Stats(Record):
         told = [
             f"{self.traces:,} traces of {self.problems:,} problems, {self.with_thought:,} with a whole thought, "
             f"{self.children:,} that continue or correct another",
-            f"tokens: {self.prompt_tokens:,} of prompts, {self.completion_tokens:,} of completions",
+            f"tokens: {self.prompt_tokens:,} of prompts a call ({self.prompt_tokens_once:,} were each read once), "
+            f"{self.completion_tokens:,} sampled",
             "verdicts: " + mix(self.verdicts, self.traces),
             "judges: " + (", ".join(f"version {name} {count:,}" for name, count in self.judges.items()) or "none"),
             "ended: " + "  ".join(f"{name} {count:,}" for name, count in self.finishes.items()),
@@ -120,14 +128,15 @@ def _count(index: Index, problems: Iterator[Problem], refusals: Iterable[Refusal
     index.connection.execute("CREATE TEMP TABLE asked (id TEXT PRIMARY KEY, name TEXT) WITHOUT ROWID")
     rows = ((problem.id, _name(problem)) for problem in problems)
     index.connection.executemany("INSERT INTO asked VALUES (?, ?)", rows)
-    index.connection.execute("CREATE TEMP TABLE now AS SELECT * FROM ruled")
+    index.connection.execute(f"CREATE TEMP TABLE now AS SELECT ruled.*, {PARENTS} AS before FROM ruled")
     whole = next(
         index.ask(
-            "SELECT count(*), count(DISTINCT problem), coalesce(sum(thought), 0), coalesce(sum(prompt_tokens), 0), "
-            "coalesce(sum(tokens), 0), count(parent) FROM now"
+            "SELECT count(*), count(DISTINCT problem), coalesce(sum(thought), 0), count(parent), "
+            "coalesce(sum((prompt_tokens + before) * 1.0 / together), 0), coalesce(sum(tokens - before), 0) FROM now"
         )
     )
-    traces, asked, thoughts, prompt_tokens, tokens, children = whole
+    once = "SELECT max(prompt_tokens + before) AS prompt FROM now GROUP BY problem, sampler, revision, round, parent"
+    traces, asked, thoughts, children, prompt_tokens, tokens = whole
     return Stats(
         folder=str(index.folder),
         traces=traces,
@@ -137,6 +146,7 @@ def _count(index: Index, problems: Iterator[Problem], refusals: Iterable[Refusal
         finishes=_counts(index, "finish"),
         with_thought=thoughts,
         prompt_tokens=round(prompt_tokens),
+        prompt_tokens_once=index.one(f"SELECT coalesce(sum(prompt), 0) FROM ({once})"),
         completion_tokens=tokens,
         children=children,
         rounds=_counts(index, "round"),
@@ -176,7 +186,7 @@ def _groups(index: Index, name: str) -> tuple[Group, ...]:
     statuses: dict[str, dict[str, int]] = {}
     for group, status, count in index.ask(f"SELECT {name}, coalesce(status, 'unjudged'), count(*) {join}, 2"):
         statuses.setdefault(group, {})[status] = count
-    rows = index.ask(f"SELECT {name}, count(*), count(DISTINCT problem), sum(tokens) {join} ORDER BY 1")
+    rows = index.ask(f"SELECT {name}, count(*), count(DISTINCT problem), sum(tokens - before) {join} ORDER BY 1")
     return tuple(
         Group(
             name=group,
