@@ -196,7 +196,7 @@ class Example(Record):
     id: str
     problem_id: str
     trace_id: str | None
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = Field(min_length=1)
     tokens: int | None = None
     """Length in the student's tokens, prompt included, when the tokenizer was known."""
     order: int

@@ -80,8 +80,23 @@ def no_assistant(world: World) -> None:
     world.examples[4] = world.examples[4].model_copy(update={"messages": world.examples[4].messages[:1]})
 
 
+def says_nothing(world: World) -> None:
+    world.examples[4] = world.examples[4].model_copy(update={"messages": ()})
+
+
 def marks_nothing(world: World) -> None:
     world.template = WORDS.replace(MARKED_TEXT, "{{ m['content'] }} <|end|>{% generation %}{% endgeneration %}")
+
+
+def two_turns(world: World, second: str) -> None:
+    whole = world.examples[2].messages
+    later = (whole[0], whole[1].model_copy(update={"content": second}))
+    world.examples[2] = world.examples[2].model_copy(update={"messages": whole + later})
+
+
+def marks_end_in_space(world: World) -> None:
+    two_turns(world, "4")
+    world.template = WORDS.replace(" <|end|>{% endgeneration %}", " <|end|> {% endgeneration %}")
 
 
 def marks_all(world: World) -> None:
@@ -140,6 +155,7 @@ PLANTED = [
     pytest.param(
         no_assistant, r"examples.jsonl:5: example e4: no token carries loss: .* leave it out", id="no assistant turn"
     ),
+    pytest.param(says_nothing, r"examples.jsonl:5: messages: .*at least 1 item", id="no messages"),
     pytest.param(
         marks_nothing,
         r"examples.jsonl:1: .*no token carries loss; .* needs \{% gen.* \(11 more such: lines 2, 3, 4, 5, 6, ...\)",
@@ -152,6 +168,26 @@ PLANTED = [
         marks_the_user,
         r"examples.jsonl:1: .*token 2 carries loss, and the prompt goes up to token 6",
         id="prompt carries loss",
+    ),
+    pytest.param(
+        lambda world: say(world, 5, " 4"),
+        r"examples.jsonl:5: .*no token carries loss; message 2 begins with white space, .*; strip it",
+        id="white space before all that is said",
+    ),
+    pytest.param(
+        lambda world: say(world, 5, ""),
+        r"examples.jsonl:5: .*no token carries loss; message 2 is empty, .* leave it out",
+        id="nothing said",
+    ),
+    pytest.param(
+        lambda world: two_turns(world, " 4"),
+        r"examples.jsonl:3: .*2 assistant turns, 1 stretches of loss; message 4 begins with white space",
+        id="white space before a later turn",
+    ),
+    pytest.param(
+        marks_end_in_space,
+        r"examples.jsonl:3: .*2 assistant turns, 1 stretches of loss; put \{% generation %\} around each .* left out",
+        id="loss runs on over the user's next turn",
     ),
     pytest.param(
         end_outside,

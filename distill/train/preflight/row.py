@@ -33,7 +33,12 @@ def find_fault(ids: list[int], mask: list[int], messages: Sequence[Message], cha
             "vocabulary",
             f"token id {max(ids)} is outside the model's vocabulary of {rows}; this tokenizer is not this model's",
         )
-    return _end(ids, mask, chat) or _doubled_begin(ids, chat) or _words(ids, mask, messages, chat)
+    return (
+        _turns(mask, messages)
+        or _end(ids, mask, chat)
+        or _doubled_begin(ids, chat)
+        or _words(ids, mask, messages, chat)
+    )
 
 
 def prompt_fault(mask: list[int], messages: Sequence[Message], chat: Chat) -> Fault | None:
@@ -64,7 +69,29 @@ def has_answer(messages: Sequence[Message], *, think_open: bool) -> bool:
 def _no_loss(messages: Sequence[Message]) -> Fault:
     if not any(message.role == "assistant" for message in messages):
         return Fault("no loss", "no token carries loss: the example has no assistant turn; leave it out")
-    return Fault("no loss", "no token carries loss; the chat template needs {% generation %} around assistant turns")
+    why = _spaced(messages) or "the chat template needs {% generation %} around assistant turns"
+    return Fault("no loss", f"no token carries loss; {why}")
+
+
+def _turns(mask: list[int], messages: Sequence[Message]) -> Fault | None:
+    """Each assistant turn is a stretch of loss. One is lost, or goes on over the next turn, where transformers finds no
+    token at the place where it begins or ends.
+    """
+    turns = sum(message.role == "assistant" for message in messages)
+    stretches = sum(loss and not before for before, loss in zip([0, *mask], mask, strict=False))
+    if stretches >= turns:
+        return None
+    why = _spaced(messages) or "put {% generation %} around each assistant turn, white space behind it left out"
+    return Fault("turns without loss", f"{turns} assistant turns, {stretches} stretches of loss; {why}")
+
+
+def _spaced(messages: Sequence[Message]) -> str:
+    """What to do about assistant turns that begin with no word; empty where there is none."""
+    for place, message in enumerate(messages, 1):
+        if message.role == "assistant" and message.content[:1].strip() == "":
+            what = "begins with white space" if message.content.strip() else "is empty"
+            return f"message {place} {what}, and has no token where its loss would begin; strip it, or leave it out"
+    return ""
 
 
 def _end(ids: list[int], mask: list[int], chat: Chat) -> Fault | None:
