@@ -1,5 +1,6 @@
 """Several servers behind one sampler: who is asked, who is left alone, and what survives a death."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -11,10 +12,10 @@ import pytest
 
 from distill.errors import UserError
 from distill.records import Message, Params
-from distill.sampling.endpoint import EndpointConfig, EndpointSampler, breaker, retry
+from distill.sampling.endpoint import EndpointConfig, EndpointSampler, breaker, pool, retry
 from distill.sampling.endpoint.breaker import OPENS_AFTER, Breaker
 from distill.sampling.endpoint.pace import Pace
-from distill.sampling.endpoint.retry import retry_after
+from distill.sampling.endpoint.retry import PassingError, retry_after
 from distill.sampling.protocols import Answered, Request
 from tests.hostile_server import GOOD, Behave, Handler, drop, good, says, serving
 from tests.mock_server import mock_server
@@ -112,6 +113,32 @@ def test_the_last_server_may_be_gone_for_as_long_as_patience_says() -> None:
         with pytest.raises(UserError, match=r"no answer for 1 s \(patience\)"):
             list(answers)
     assert 0.5 < time.monotonic() - begun < 8.0
+
+
+def test_patience_ends_when_a_server_is_back_though_its_first_answer_takes_longer() -> None:
+    async def story() -> None:
+        here: dict[str, str] = {}
+
+        async def gone(url: str) -> str:
+            return here.get(url, "")
+
+        two = [pool.Server("a", 1), pool.Server("b", 1)]
+        config = EndpointConfig(urls=("http://a/v1", "http://b/v1"), model="m", revision="1", patience=0.4)
+        servers = pool.Pool(two, gone, config, lambda text: None)
+        await servers.start()
+        here |= {"a": "no connection", "b": "no connection"}
+        for server in two:
+            servers.failed(server, PassingError("no connection", "down"), 0.0)
+        await asyncio.sleep(0.1)
+        del here["b"]
+        asked = await servers.take(1)
+        assert asked.url == "b"
+        await asyncio.sleep(1.0)  # it thinks, and a is still gone
+        assert servers.over is None
+        servers.leave(asked, 1)
+        await servers.close()
+
+    asyncio.run(story())
 
 
 def test_what_was_under_way_when_a_call_failed_for_good_is_kept() -> None:

@@ -76,8 +76,12 @@ def test_servers_that_are_not_there_yet_are_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "it names no server"), ("{nobody}\n", "none of the 1 servers it names answers")],
-    ids=["empty", "nobody is there"],
+    [
+        ("", "it names no server;|it names no server$"),
+        ("http://a:1/v1", r"it names no server \(its last line has no end yet\)"),
+        ("{nobody}\n", "none of the 1 servers it names answers"),
+    ],
+    ids=["empty", "no newline", "nobody is there"],
 )
 def test_patience_with_a_file_has_an_end(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "urls"
@@ -104,7 +108,7 @@ def test_a_line_that_is_being_written_is_left_for_the_next_look(tmp_path: Path) 
     file = tmp_path / "urls"
     config = EndpointConfig(urls_file=str(file), model="m", revision="1")
     assert addresses(config) == ()
-    file.write_text("http://a:1/v1/\nhttp://b:2/v1 # on node 7\nhttp://a:1/v1\nhttp://c:")
+    file.write_text("\ufeffhttp://a:1/v1/\nhttp://b:2/v1 # on node 7\nhttp://a:1/v1\nhttp://c:")
     assert addresses(config) == ("http://a:1/v1", "http://b:2/v1")
 
 

@@ -18,7 +18,7 @@ from distill.sampling.endpoint.breaker import Breaker, State
 from distill.sampling.endpoint.config import EndpointConfig
 from distill.sampling.endpoint.pace import Pace
 from distill.sampling.endpoint.retry import PassingError, backoff
-from distill.sampling.endpoint.urls import addresses
+from distill.sampling.endpoint.urls import addresses, half_written
 
 Say = Callable[[str], None]
 LOOKS = 5.0
@@ -132,7 +132,9 @@ class Pool:
 
     def _none_of_the_file(self) -> str:
         named = sum(server.listed for server in self.servers)
-        return f"none of the {named} servers it names answers" if named else "it names no server"
+        if named:
+            return f"none of the {named} servers it names answers"
+        return "it names no server" + (" (its last line has no end yet)" if half_written(self._config) else "")
 
     async def _look(self) -> None:
         """Follow the file while the harvest runs."""
@@ -170,8 +172,11 @@ class Pool:
                 self._open(server, why)
             elif not why and server.breaker.state == "open":
                 server.breaker.back()
+        well = any(server.listed and server.breaker.state != "open" for server in self.servers)
+        if well:
+            self._lost_since = None
         self._serve()
-        return any(server.listed and server.breaker.state != "open" for server in self.servers)
+        return well
 
     def _none_is_there(self) -> str:
         others = len(self.servers) - 1
@@ -302,6 +307,8 @@ class Pool:
                 return
             if not gone or not server.listed:
                 server.breaker.back()
+                if server.listed:
+                    self._lost_since = None  # its first answer may take longer than patience
                 self._serve()
                 return
             server.breaker.still_gone()

@@ -20,16 +20,8 @@ def addresses(config: EndpointConfig) -> tuple[str, ...]:
     """The servers a table means at this moment, each once. UserError names a line of its file that is no address."""
     if not config.urls_file:
         return config.servers
-    path = Path(config.urls_file).expanduser()
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST).decode(errors="replace")
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (urls_file)") from error
-    found: dict[str, None] = {}
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
+    path, found = _path(config), dict[str, None]()
+    for number, line in enumerate(_read(path).splitlines(keepends=True), 1):
         url = line.partition("#")[0].strip()
         if url and line.endswith("\n"):
             try:
@@ -37,3 +29,23 @@ def addresses(config: EndpointConfig) -> tuple[str, ...]:
             except ValueError as error:
                 raise UserError(f"{path}:{number}: {error}") from None
     return tuple(found)
+
+
+def half_written(config: EndpointConfig) -> bool:
+    """Whether the file ends in the middle of a line."""
+    text = _read(_path(config))
+    return bool(text) and not text.endswith(("\n", "\r"))
+
+
+def _path(config: EndpointConfig) -> Path:
+    return Path(config.urls_file).expanduser()
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST).decode("utf-8-sig", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror} (urls_file)") from error
