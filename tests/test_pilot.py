@@ -166,6 +166,13 @@ def test_bounds_hold_whatever_tables_there_are(fields: dict[str, object], sample
     assert (row.samples.high, row.tokens.high) == (10 * samples, 10 * tokens)
 
 
+def test_teachers_who_divide_the_problems_together_are_asked_about_all() -> None:
+    teachers = {name: {"sampler": "oracle", "error_rate": 0.1, "share": 0.5} for name in "ab"}
+    table = {"problems": "p", "max_tokens": 100, "teachers": teachers, "rounds": {"samples": [2, 2]}}
+    row = at_most("s", HarvestConfig.model_validate(table), stories(10), NOBODY)
+    assert (row.samples.high, row.tokens.high) == (40, 4000)
+
+
 def test_hours_and_cost_are_those_of_a_pocket_calculator(recipe: Path) -> None:
     out = recipe.parent / "runs"
     planned(recipe, "--step", "traces", "--pilot", "0.2")

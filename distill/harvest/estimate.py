@@ -146,11 +146,16 @@ def from_pilot(
 def at_most(step: str, config: HarvestConfig, problems: Sequence[Problem], rate: Rate) -> HarvestEstimate:
     """The row of a harvest that nobody has tried: bounds from its table.
 
-    Teachers that share rounds each may get all of them, as far as a bound knows.
+    Of teachers that are asked about a problem in rounds, each may get all of them, as far as a bound knows.
     """
-    found = [_most(config, name, problems, rate.prices.get(name)) for name in config.speakers]
-    together = sum if config.rounds is None else max
-    calls, tokens, prompts, price = (together(column) for column in zip(*found, strict=True))
+    groups: dict[tuple[str, ...], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        groups[config.roster.of(problem.id)].append(problem)
+    together, found = sum if config.rounds is None else max, []
+    for names, asked in groups.items():
+        most = (_most(config, name, asked, rate.prices.get(name)) for name in names)
+        found.append([together(column) for column in zip(*most, strict=True)])
+    calls, tokens, prompts, price = (sum(column) for column in zip(*found, strict=True))
     n, cost = len(problems), _bound(price) if rate.of_tokens else None
     bounds = {"tokens": _bound(tokens), "cost": cost, "gpu_hours": None}
     return HarvestEstimate(
@@ -169,8 +174,8 @@ def at_most(step: str, config: HarvestConfig, problems: Sequence[Problem], rate:
 def _most(
     config: HarvestConfig, name: str, problems: Sequence[Problem], price: Price | None
 ) -> tuple[float, float, float, float]:
-    """Calls, completion tokens, prompt tokens and cost of one teacher at most."""
-    how, share = config.speakers[name], config.teachers[name].share if config.teachers is not None else None
+    """Calls, completion tokens, prompt tokens and cost of one teacher that is asked about these problems, at most."""
+    how, n = config.speakers[name], len(problems)
     each = config.most_samples(name) if config.rounds is None else sum(config.rounds.samples)
     forcing, checks = config.forcing, config.verify.traces if config.verify is not None else 0
     calls = each * (1 + (forcing.times if forcing is not None else 0)) + checks
@@ -179,11 +184,7 @@ def _most(
     if config.rounds is not None and config.rounds.budget_tokens is not None:
         tokens = min(tokens, config.rounds.budget_tokens)
     ask, beside = asking(how.instruction), config.longest(name) - how.max_tokens
-    asked = problems
-    if share is not None:
-        asked = [problem for problem in problems if name in config.roster.of(problem.id)]
-    prompts = sum(most_tokens(ask(problem)) + beside for problem in asked) * calls
-    n = len(asked)
+    prompts = sum(most_tokens(ask(problem)) + beside for problem in problems) * calls
     cost = price.of_tokens(prompts, 0, n * tokens) if price is not None else 0.0
     return n * calls, n * tokens, prompts, cost
 

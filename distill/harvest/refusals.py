@@ -58,11 +58,6 @@ class Refusals:
                 self._ledger = Ledger(self._folder)
             self.rows[row.trace_id] = self._ledger.append(row)
 
-    @property
-    def problems(self) -> dict[tuple[str, str], str]:
-        """By problem and teacher: why."""
-        return {(row.problem_id, row.teacher or ""): row.why for row in self.rows.values()}
-
 
 def told(rows: Iterable[Refusal]) -> Iterator[str]:
     """Lines of a report."""
