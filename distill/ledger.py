@@ -202,16 +202,17 @@ class Ledger:
         )
 
 
-def read_ledger(folder: Path, record: type[R]) -> Iterator[R]:
+def read_ledger(folder: Path, record: type[R], *, torn: bool = False) -> Iterator[R]:
     """All records, oldest first, one by one.
 
     A bad line does not stop the reading; at the end UserError names each as file:line with
-    its reason, and every sealed shard that is missing or not the bytes that were sealed.
+    its reason, and every sealed shard that is missing or not the bytes that were sealed. With `torn`
+    a half line at the end, which the next writer cuts, is no bad one.
     """
-    return (found for _, _, found in read_placed(folder, record))
+    return (found for _, _, found in read_placed(folder, record, torn=torn))
 
 
-def read_placed(folder: Path, record: type[R]) -> Iterator[tuple[int, int, R]]:
+def read_placed(folder: Path, record: type[R], *, torn: bool = False) -> Iterator[tuple[int, int, R]]:
     """All records with their places: number of the shard, byte at which the line begins, record.
 
     `record` may name fewer keys than were stored when it ignores the others. Bad lines as in `read_ledger`.
@@ -225,7 +226,8 @@ def read_placed(folder: Path, record: type[R]) -> Iterator[tuple[int, int, R]]:
         digest, bad_before = hashlib.sha256(), len(bad)
         for line in read_shard(shard, record, digest):
             if line.record is None:
-                bad.append(f"{shard}:{line.number}: {line.why}")
+                if not (torn and line.why == TORN and shard is shards[-1] and shard.name not in sums):
+                    bad.append(f"{shard}:{line.number}: {line.why}")
             else:
                 yield int(shard.stem), line.offset, line.record
         if shard.name in sums and digest.hexdigest() != sums[shard.name] and len(bad) == bad_before:

@@ -141,6 +141,16 @@ def test_patience_ends_when_a_server_is_back_though_its_first_answer_takes_longe
     asyncio.run(story())
 
 
+def test_a_server_that_is_back_may_take_longer_than_patience_to_answer() -> None:
+    def slow(handler: Handler, body: dict[str, Any]) -> None:
+        time.sleep(1.5)
+        handler.reply(GOOD)
+
+    with serving(*[drop] * OPENS_AFTER, slow, good) as one:
+        speaker = sampler(nobody(), one.url, concurrency=1, patience=0.5)
+        assert ids(list(speaker.sample(asked(3)))) == everyone(3)
+
+
 def test_what_was_under_way_when_a_call_failed_for_good_is_kept() -> None:
     def by_number(handler: Handler, body: dict[str, Any]) -> None:
         if body["seed"] == 1:

@@ -212,6 +212,26 @@ def test_a_refused_problem_is_kept_with_its_reason_and_never_asked_again(tmp_pat
     assert again.asked == []
 
 
+def test_a_refusal_torn_by_a_kill_is_cut_and_stops_nothing(tmp_path: Path) -> None:
+    settings = HarvestConfig.model_validate(
+        {"problems": "p", "sampler": "oracle", "error_rate": 0.1, "max_tokens": 20, "samples": 2}
+    )
+    run(tmp_path, settings, Refusing("A", "p3"))
+    shard = tmp_path / REFUSALS / "0000.jsonl"
+    whole = shard.read_bytes()
+    (tmp_path / REFUSALS / "SHA256SUMS").unlink()
+    shard.write_bytes(whole + whole[:70])
+    assert stats(tmp_path, problems=tmp_path / "problems.jsonl", progress=QUIET).refused
+    assert run(tmp_path, settings, Refusing("A", "p3")).counts["refused"] == 2
+    assert shard.read_bytes() == whole
+
+
+def test_a_refused_problem_is_given_up_though_no_round_is_left(tmp_path: Path) -> None:
+    both(tmp_path, config({"a": {}, "b": {}}, rounds={"samples": [2]}), Refusing("A", "p3"), Refusing("B", "p3"))
+    given_up = {name: rate.given_up for name, rate in rates(tmp_path).items() if rate.given_up}
+    assert given_up == {"p3": "refused: status 400: too long"}
+
+
 def test_a_problem_all_its_teachers_refuse_is_given_up_in_rounds(tmp_path: Path) -> None:
     settings = config({"a": {}, "b": {}}, rounds={"samples": [2, 2, 2], "until_verified": 9})
     a, b = Refusing("A", "p3", "p4"), Refusing("B", "p3")
@@ -252,6 +272,10 @@ ORACLE = {"sampler": "oracle", "error_rate": 0.1}
         ({"teachers": {"a": ORACLE}, "rounds": {"samples": [1, 1], "teachers": ["a"]}}, "expected one a round"),
         ({"teachers": {"a": ORACLE}, "rounds": {"samples": [1], "teachers": ["b"]}}, "no teacher 'b'; there are a"),
         ({**ORACLE, "rounds": {"samples": [1], "teachers": ["b"]}}, "no teacher 'b'; there are none"),
+        (
+            {"teachers": {"a": ORACLE, "b": ORACLE}, "rounds": {"samples": [1], "teachers": ["a"]}},
+            "rounds.teachers: no round asks b",
+        ),
         ({"teachers": {"a": {**ORACLE, "samples": 2}}, "rounds": {"samples": [1]}}, "rounds.samples says how many"),
         (
             {"teachers": {name: {"model": "m", "tensor_parallel": 2} for name in "ab"}},

@@ -74,6 +74,20 @@ def test_servers_that_are_not_there_yet_are_waited_for(tmp_path: Path) -> None:
         assert len(list(speaker.sample(asked(5)))) == 5
 
 
+def test_a_server_that_leaves_while_texts_are_scored_ends_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "urls"
+    with serving(good) as one, serving(good) as other:
+        file.write_text(f"{one.url}\n{other.url}\n")
+        speaker = sampler(file, concurrency=4)
+        answers = speaker.ask_many(speaker._call(request, range(1)) for request in asked(20))
+        next(answers)
+        file.write_text(f"{one.url}\n")
+        until = time.monotonic() + 10.0
+        while speaker._most > 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(list(answers)) == 19
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

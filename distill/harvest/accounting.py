@@ -12,7 +12,7 @@ may charge for them.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -151,7 +151,7 @@ class Account:
         if fits == request.n:
             self.spent_out = None
         if fits:
-            self._reserved[teacher, request] = fits * request.params.max_tokens, fits * worst
+            self._reserved[teacher, replace(request, n=fits)] = fits * request.params.max_tokens, fits * worst
         return fits
 
     def take(self, teacher: str, request: Request, traces: Sequence[Trace]) -> None:

@@ -187,5 +187,8 @@ class HarvestConfig(SpeakerConfig):
         for name in rounds.teachers:
             if name not in (self.teachers or {}):
                 raise ValueError(f"rounds.teachers: no teacher {name!r}; there are {known}")
+        idle = [name for name in self.teachers or () if name not in rounds.teachers]
+        if idle:
+            raise ValueError(f"rounds.teachers: no round asks {' and '.join(idle)}; name one or leave its table out")
         if any(one.share is not None for one in (self.teachers or {}).values()):
             raise ValueError("rounds.teachers: the teachers have shares; give one of the two")

@@ -105,7 +105,7 @@ def draw_and_judge(
     if judge is not None:
         judge.prepare([want.problem for want in wants])
     with Ledger(out / TRACES) as traces, Ledger(out / VERDICTS, after=traces) as verdicts, refusals:
-        report_cut(progress, traces, verdicts)
+        report_cut(progress, traces, verdicts, *refusals.opened)
         known = {verdict.trace_id: verdict for verdict in read_ledger(out / VERDICTS, Verdict)}
         stored: set[str] = set()
         found = read_ledger(out / TRACES, Trace)

@@ -150,9 +150,11 @@ class Job:
                     else:
                         yield from self._keep(name, said, ledger)
             still = [name for name, left in queues.items() if left.next is not None and name not in self.lost.errors]
-            if still and all(queues[name].next is before[name] for name in still):
+            if still and all(left.next is before[name] for name, left in queues.items()):
                 self.unaffordable = True
                 return
+        if self.account is not None:  # what is missing now, teachers that are gone owe
+            self.account.spent_out = None
 
     def _keep(self, name: str, answered: Answered, ledger: Ledger) -> Iterator[tuple[Problem, Trace]]:
         """Store what was said, and what will not be."""

@@ -41,9 +41,11 @@ class Refusals:
         self.rows: dict[str, Refusal] = {}
         """By the id the trace would have had."""
         if self._folder.is_dir():
-            self.rows = {row.trace_id: row for row in read_ledger(self._folder, Refusal)}
+            self.rows = {row.trace_id: row for row in read_ledger(self._folder, Refusal, torn=True)}
 
     def __enter__(self) -> "Refusals":
+        if self._folder.is_dir():
+            self._ledger = Ledger(self._folder)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -57,6 +59,11 @@ class Refusals:
             if self._ledger is None:
                 self._ledger = Ledger(self._folder)
             self.rows[row.trace_id] = self._ledger.append(row)
+
+    @property
+    def opened(self) -> tuple[Ledger, ...]:
+        """Their ledger, where there is one yet."""
+        return () if self._ledger is None else (self._ledger,)
 
 
 def told(rows: Iterable[Refusal]) -> Iterator[str]:

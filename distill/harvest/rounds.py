@@ -138,13 +138,15 @@ class _Turn:
         return wanted
 
     def _dealt(self, problem_id: str, step: int, n: int, asked: Counter[str]) -> dict[str, int]:
-        """Who is asked for how many; a problem that all its teachers refuse is given up."""
-        roster = self.policy.roster
+        """Who is asked for how many."""
+        self._refused(problem_id)
+        return self.policy.roster.deal(problem_id, step, n, asked, self.now.refused.get(problem_id, {}))
+
+    def _refused(self, problem_id: str) -> None:
+        """Give a problem up that all its teachers refuse."""
         refused = self.now.refused.get(problem_id, {})
-        dealt = roster.deal(problem_id, step, n, asked, refused)
-        if refused and set(roster.of(problem_id)) <= refused.keys():
+        if refused and set(self.policy.roster.of(problem_id)) <= refused.keys():
             self.fresh.setdefault(problem_id, f"refused: {next(iter(refused.values()))}")
-        return dealt
 
     def continued(self) -> list[Wanted]:
         """Truncated traces of problems that are not settled, each once."""
@@ -183,6 +185,8 @@ class _Turn:
         target = self.policy.rounds.until_verified
         for problem_id in self.now.problems:
             verified = len(self.now.verified(problem_id))
+            if problem_id not in self.over and not self._settled(verified):
+                self._refused(problem_id)
             if (
                 target is not None
                 and verified < target

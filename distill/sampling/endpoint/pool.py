@@ -115,8 +115,8 @@ class Pool:
         for server, why in zip(self.servers, reasons, strict=True):
             if why:
                 self._open(server, why)
-            elif server.breaker.state == "open":
-                server.breaker.back()
+            else:
+                self._there(server)
         if all(reasons):
             raise LostError(f"endpoint {self.servers[0].url}: {reasons[0]}; {self._none_is_there()}")
 
@@ -170,13 +170,10 @@ class Pool:
             probe = self._probes.get(server)
             if why and (probe is None or probe.done()):
                 self._open(server, why)
-            elif not why and server.breaker.state == "open":
-                server.breaker.back()
-        well = any(server.listed and server.breaker.state != "open" for server in self.servers)
-        if well:
-            self._lost_since = None
+            elif not why:
+                self._there(server)
         self._serve()
-        return well
+        return any(server.listed and server.breaker.state != "open" for server in self.servers)
 
     def _none_is_there(self) -> str:
         others = len(self.servers) - 1
@@ -297,6 +294,13 @@ class Pool:
         self._say(f"endpoint {server.url}: {why}; left alone until it answers")
         self._probes[server] = asyncio.create_task(self._watch(server, why))
 
+    def _there(self, server: Server) -> None:
+        """It takes calls, so not all are gone; calls it then fails are counted as tries."""
+        if server.breaker.state == "open":
+            server.breaker.back()
+        if server.listed:
+            self._lost_since = None
+
     async def _watch(self, server: Server, why: str) -> None:
         """Ask after a server until it is back, or until all have been gone for too long."""
         while True:
@@ -306,9 +310,7 @@ class Pool:
                 self.end(LostError(f"endpoint {server.url}: {why}; no answer for {self._patience:g} s (patience)"))
                 return
             if not gone or not server.listed:
-                server.breaker.back()
-                if server.listed:
-                    self._lost_since = None  # its first answer may take longer than patience
+                self._there(server)
                 self._serve()
                 return
             server.breaker.still_gone()

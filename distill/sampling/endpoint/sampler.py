@@ -128,7 +128,7 @@ class EndpointSampler:
         with self._speaking() as session, session.works() as works:
             source = iter(calls)
             while True:
-                for call in itertools.islice(source, self._most - len(waiting)):
+                for call in itertools.islice(source, max(self._most - len(waiting), 0)):
                     waiting.append(queue.SimpleQueue())
                     works.begin(self._ask(session, call), waiting[-1].put)
                 if not waiting:
