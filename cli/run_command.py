@@ -34,10 +34,12 @@ STAGES = {
     "report": "Write one self-contained HTML page about a run.",
 }
 """Stage names in the order work flows; `cli.stages` holds their functions."""
-JUDGING = ("harvest", "import", "on-policy", "rl", "bench")
-"""Stages that may run programs of models."""
+JUDGING = ("harvest", "import", "on-policy", "rl")
+"""Stages that may run programs of models, and have no budget that minutes could size."""
+SIZED = ("kd", "bench")
+"""Stages that may run programs too, and have one."""
 SCALING = ("sft",)
-"""Stages that train on several processes."""
+"""Stages that may do all of it, and train on several processes."""
 
 RecipeOption = Annotated[
     str, typer.Option("--recipe", "-r", help="A shipped recipe (mini, replay, ...) or a .toml file.")
@@ -176,16 +178,22 @@ def stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads th
         json_: JsonOption = False,
         nproc: NprocOption = None,
         deepspeed: DeepspeedOption = None,
+        sandbox: SandboxOption = "",
+        accept: AcceptOption = False,
     ) -> None:
         from cli.describe import choose_step
         from cli.launch import launch, overrides
+        from distill.minutes import check_sizable
 
         if nproc is not None or deepspeed is not None:
             loaded = load(recipe, set_)
-            set_ = [*(set_ or []), *overrides(loaded, choose_step(loaded, stage, step), nproc, deepspeed)]
-            load(recipe, set_)  # a refusal comes once, before any process is started
+            name = choose_step(loaded, stage, step)
+            set_ = [*(set_ or []), *overrides(loaded, name, nproc, deepspeed)]
+            loaded = load(recipe, set_)  # a refusal comes once, before any process is started
+            if minutes is not None:
+                check_sizable(loaded, [name])
         launch(nproc)
-        timed(recipe, step, from_, out, set_, minutes, data, quiet, json_)
+        timed(recipe, step, from_, out, set_, minutes, data, quiet, json_, sandbox, accept)
 
     def explaining(
         recipe: RecipeOption,
@@ -205,7 +213,7 @@ def stage_command(stage: str):  # type: ignore[no-untyped-def]  # typer reads th
 
     if stage in SCALING:
         return scaling
-    if stage == "bench":
+    if stage in SIZED:
         return timed
     return judging if stage in JUDGING else explaining if stage == "curate" else command
 

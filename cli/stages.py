@@ -38,7 +38,7 @@ from distill.train.on_policy import Taught, on_policy
 from distill.train.on_policy_table import OnPolicyConfig
 from distill.train.preflight.findings import Findings
 from distill.train.rl import RlConfig, rl
-from distill.train.sft import sft
+from distill.train.sft import preflight, sft
 from distill.train.sft_table import SftConfig
 from evals import sizing as bench_sizing
 from evals.bench import BenchConfig, bench, checkpoint_names
@@ -204,16 +204,23 @@ def _kd_preflight(c: StepContext) -> Findings:
 
 def _findings(c: StepContext, lesson: Lesson | None) -> Findings:
     """What a step that trains on examples would refuse, in one process."""
-    from distill.train.checked import check, check_isolation
-
     if processes(c.config) > 1 or c.config.deepspeed is not None:
         raise UserError(
             f"[{c.step}] its table asks for {processes(c.config)} processes, preflight runs in one: the step makes the "
             "same checks in each of them before it begins"
         )
-    loader = Folders(c.progress)
-    checked = check(c.path("data"), c.path("model"), c.config, loader=loader, seed=c.seed, lesson=lesson)
-    return check_isolation(checked, c.config)
+    with _guarded(c) as guard:
+        return preflight(
+            c.path("data"),
+            c.path("model"),
+            c.out,
+            c.config,
+            loader=Folders(c.progress),
+            seed=c.seed,
+            progress=c.progress,
+            lesson=lesson,
+            guard=guard,
+        )
 
 
 def _sft_share(data: Path, model: Path, out: Path, config: SftConfig, seed: int, mode: Mode) -> Report:

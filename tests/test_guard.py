@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +24,9 @@ from distill.runs import Report
 from distill.train.curve import SftPoint
 from distill.train.guard.record import Findings, Sat, Traces, read_findings
 from distill.train.guard.table import StudentGuard
-from distill.train.guard.watch import Given
-from distill.train.sft import sft
+from distill.train.guard.watch import Given, Watch
+from distill.train.preflight.findings import Findings as PreflightFindings
+from distill.train.sft import preflight, sft
 from distill.train.sft_table import SftConfig
 from tests.toy_models import toy_example, toy_examples, toy_model
 
@@ -153,6 +155,74 @@ def test_problems_that_are_trained_on_are_refused(model: Path, tmp_path: Path) -
         train(data, model, tmp_path / "out", {}, off_target=exam(tmp_path / "seen.jsonl", "p"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        pytest.param({"problems": "seen"}, r"guard.problems: 24 of 24 problems are trained on", id="trained on"),
+        pytest.param({"problems": "gone"}, r"gone.jsonl: ", id="not there"),
+        pytest.param({"select": {"levels": [9]}}, r"level", id="none left"),
+        pytest.param({"max_tokens": 64}, r"guard: the model cannot be asked, max_tokens = 64 .*embeddings", id="long"),
+        pytest.param({"cache_gb": 1e-9}, r"guard: the model cannot be asked.*cache_gb", id="no room"),
+    ],
+)
+def test_what_a_guard_would_refuse_a_preflight_refuses(
+    fields: dict[str, Any], complaint: str, model: Path, tmp_path: Path
+) -> None:
+    exam(tmp_path / "exam.jsonl")
+    exam(tmp_path / "seen.jsonl", "p")
+    config = settings(fields)
+    assert config.guard is not None
+    given = Given(ShortJudge(), tmp_path / f"{config.guard.problems}.jsonl")
+    with pytest.raises(UserError, match=complaint):
+        look(toy_examples(tmp_path), model, tmp_path / "out", config, given)
+    assert not (tmp_path / "out").exists()
+
+
+def look(data: Path, model: Path, out: Path, config: SftConfig, given: Given) -> PreflightFindings:
+    return preflight(data, model, out, config, loader=Folders(), seed=0, progress=Progress("quiet"), guard=given)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"rope": {"positions": 128, "theta": 1e5}}, {"packing": True}], ids=["plain", "rope", "packed"]
+)
+def test_a_preflight_asks_nothing_and_tells_what_will_be_asked(
+    fields: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
+    judge = ShortJudge()
+    given = Given(judge, exam(tmp_path / "exam.jsonl"), exam(tmp_path / "other.jsonl", "r"))
+    findings = look(toy_examples(tmp_path), model, tmp_path / "out", settings({}, **fields), given)
+    told = "24 problems on target, 24 problems off target, none of them among the examples"
+    assert findings.recorded["guard"] == told
+    assert judge.asked == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_clock_of_the_curve_stands_while_rows_and_problems_are_held_against_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def measure(*_: Any, **__: Any) -> float:
+        clock[0] += 1000
+        return 1.0
+
+    monkeypatch.setattr("distill.train.curve.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("distill.train.sft_trainer.held_out_loss", measure)
+    monkeypatch.setattr(Watch, "accuracy", measure)
+    train(toy_examples(tmp_path), model, tmp_path / "out", {"every": 2}, held_out=6, save_every=3)
+    assert clock[0] >= 6000
+    assert {row.seconds for row in read_jsonl(tmp_path / "out" / "curve.jsonl", SftPoint)} == {0.0}
+
+
+def test_a_preflight_looks_for_the_packages_of_logs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = settings(None, log=["wandb"])
+    with pytest.raises(UserError, match="log: 'wandb' needs the package wandb"):
+        look(tmp_path, model, tmp_path / "out", config, Given(ShortJudge(), tmp_path))
+
+
 def found(right: float, loss: float, length: float) -> Findings:
     sat = Sat(
         problems=tuple(map(str, range(50))),
@@ -174,6 +244,7 @@ def found(right: float, loss: float, length: float) -> Findings:
         pytest.param(found(0.5, 1.0, 500), ["most_length"], id="long"),
         pytest.param(found(0.0, 3.0, 900), ["least_pass_rate", "most_perplexity", "most_length"], id="all of it"),
         pytest.param(found(0.0, 6.9, 900), [], id="a student that begins from nothing"),
+        pytest.param(found(0.0, 1e4, 900), [], id="a loss no perplexity can be told of"),
     ],
 )
 def test_traces_beyond_a_student_are_warned_of_by_key(findings: Findings, keys: list[str]) -> None:

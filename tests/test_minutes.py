@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from cli.stages import REGISTRY
 from distill.errors import UserError
 from distill.jsonl import write_jsonl
 from distill.minutes import Choice, check_sizable, sized_step
@@ -251,3 +252,14 @@ def test_an_examination_is_cut_to_the_problems_that_fit(tmp_path: Path) -> None:
     assert cut(config, inputs, 20) == (config, 20)
     limited = config.model_copy(update={"select": config.select.model_copy(update={"limit": 5})})
     assert cut(limited, inputs, 19) == (limited, 5)
+
+
+@pytest.mark.parametrize("stage", REGISTRY.values(), ids=REGISTRY)
+def test_the_command_of_a_stage_takes_minutes_where_they_could_size_it(stage: Stage) -> None:
+    from typer.main import get_command
+
+    from cli.main import app
+
+    command: Any = get_command(app)
+    options = {name for option in command.commands[stage.name].params for name in option.opts}
+    assert ("--minutes" in options) == (stage.sized is not None)

@@ -389,3 +389,7 @@ def test_the_command_checks_what_stands_and_names_what_waits(world: World, tmp_p
     assert json.loads(found.output)["counts"] == {"loss_share": 0.4167, "duplicates": 0}
     with pytest.raises(UserError, match="one: not a complete run folder"):
         CliRunner().invoke(app, ["preflight", "--recipe", str(recipe), "--step", "two"], catch_exceptions=False)
+    recipe.write_text(recipe.read_text().replace('model = "one"', f'model = "{tmp_path}/model"\ndata_parallel = 2'))
+    out = CliRunner().invoke(app, ["preflight", "--recipe", str(recipe)])
+    assert out.exit_code == 0, out.output
+    assert "[two] is checked by its own processes as they begin" in out.output

@@ -31,7 +31,7 @@ HALVES = [
 
 
 @pytest.mark.parametrize(("options", "environment", "said"), HALVES)
-@pytest.mark.parametrize("command", ["judge", "run", "harvest", "rl", "bench"])
+@pytest.mark.parametrize("command", ["judge", "run", "harvest", "rl", "sft", "kd", "bench", "preflight"])
 def test_half_of_it_is_refused(
     rows: Path, command: str, options: list[str], environment: dict[str, str], said: str
 ) -> None:

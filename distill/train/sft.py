@@ -83,10 +83,7 @@ def sft(
     done = (out / LINEAGE).is_file()  # it is written last: with it, only cleaning up is left
     lesson = lesson or Imitation()
     check_logs(config.log)
-    watch = None
-    if config.guard is not None:
-        assert guard is not None, "given with its table"
-        watch = Watch(config.guard, guard, data, out, loader=loader, seed=seed, progress=progress)
+    watch = _watch(data, out, config, guard, loader, seed, progress)
     ready = agree(lambda: _prepare(data, model, out, config, loader, seed, lesson, done=done))
     checked = ready.checked
     findings = check_isolation(checked, config)
@@ -113,6 +110,47 @@ def sft(
     ready.states.clear()
     report = _report(checked, findings, read_jsonl(out / CURVE, SftPoint)[-1], read_outcome(out))
     return report if watch is None else watch.told(report)
+
+
+def preflight(
+    data: Path,
+    model: Path,
+    out: Path,
+    config: SftConfig,
+    *,
+    loader: ModelLoader,
+    seed: int,
+    progress: Progress,
+    lesson: Lesson | None = None,
+    guard: Given | None = None,
+) -> "Findings":
+    """Everything `sft`, called so, may refuse before its first step, in one process. Writes nothing."""
+    from distill.train.checked import check, check_isolation
+
+    check_logs(config.log)
+    watch = _watch(data, out, config, guard, loader, seed, progress)
+    checked = check(data, model, config, loader=loader, seed=seed, lesson=lesson)
+    findings = check_isolation(checked, config)
+    if watch is None:
+        return findings
+    base = _base(checked, model, config, loader)
+    return findings.and_then(watch.check(base.model, base.tokenizer))
+
+
+def _watch(
+    data: Path,
+    out: Path,
+    config: SftConfig,
+    guard: Given | None,
+    loader: ModelLoader,
+    seed: int,
+    progress: Progress,
+) -> Watch | None:
+    """The guard the table asks for. Raises UserError."""
+    if config.guard is None:
+        return None
+    assert guard is not None, "given with its table"
+    return Watch(config.guard, guard, data, out, loader=loader, seed=seed, progress=progress)
 
 
 def _prepare(

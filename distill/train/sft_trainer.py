@@ -4,6 +4,7 @@ The loss alone is computed here: from whole logits where they are few, else thro
 fused head, which never holds all logits at once. Both are tested against each other.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -115,7 +116,8 @@ class LeanSft(Lean, SFTTrainer):
         """Of the weights as they are; processes that share the model measure it together, each on all rows."""
         if self.held_out is None:
             return None
-        return held_out_loss(self.model, self.held_out, bf16=self.args.bf16)
+        with nullcontext() if self.curve is None else self.curve.stopped():
+            return held_out_loss(self.model, self.held_out, bf16=self.args.bf16)
 
     def _held_out_accuracy(self, guard: Watch, curve: Curve[SftPoint]) -> float:
         with curve.stopped():

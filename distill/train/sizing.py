@@ -1,7 +1,8 @@
 """How `sft` is cut to a time: tokens, from the seconds between the steps of a small run.
 
-The first step is not counted, memory is still being taken in it; loading, checking rows and saving the checkpoint are
-what is left of the small run. States on the way (`save_every`) are not in it.
+The first step is not counted, memory is still being taken in it; loading, checking rows, a guard's questions before
+and after, and saving the checkpoint are what is left of the small run. States on the way (`save_every`), the held-out
+rows measured with them, and a guard's questions on the way (`guard.every`) are not in it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -57,8 +57,8 @@ class Traces(Record):
 
     @property
     def perplexity(self) -> float:
-        """Of the loss tokens."""
-        return math.exp(self.loss)
+        """Of the loss tokens; that of 700 nats where there are more, beyond which no float reaches."""
+        return math.exp(min(self.loss, 700.0))
 
     @property
     def untrained(self) -> bool:

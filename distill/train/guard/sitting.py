@@ -8,6 +8,7 @@ Draws no random number of torch's, so that a guarded run takes the steps of an u
 from collections.abc import Sequence
 from typing import Any
 
+from distill.errors import UserError
 from distill.harvest.draw import Judge
 from distill.prompts import Chat
 from distill.records import Problem
@@ -16,7 +17,7 @@ from distill.selection import asking
 from distill.train.guard.record import Sat
 from distill.train.guard.table import StudentGuard
 from distill.train.rewards import Rewards, RewardsConfig
-from distill.train.rollouts import Rollouts, engine_over
+from distill.train.rollouts import Roller, Rollouts, engine_over
 
 GUARD_ROUND = 2_000_000
 """The guard's place among the steps, as far as seeds go: no step has it."""
@@ -37,16 +38,7 @@ def sit(
     ask, n = asking(config.instruction), config.samples
     training = model.training
     model.eval()  # adapters may drop out
-    engine = engine_over(
-        model,
-        chat,
-        ask,
-        problems,
-        loader=loader,
-        max_tokens=config.max_tokens,
-        rows=min(config.slots, len(problems) * n),
-        cache_gb=config.cache_gb,
-    )
+    engine = engine_for(model, chat, problems, config, loader=loader)
     with Rewards(RewardsConfig(), config.max_tokens) as rewards:
         rollouts = Rollouts(engine, chat, judge, rewards, ask, config.params, name, seed)
         rolled = rollouts.roll(problems, n, GUARD_ROUND)
@@ -59,3 +51,24 @@ def sit(
         length=sum(len(row.sample.ids) for row in rolled) / len(rolled),
         truncated=sum(row.sample.finish == "length" for row in rolled) / len(rolled),
     )
+
+
+def engine_for(
+    model: Any, chat: Chat, problems: Sequence[Problem], config: StudentGuard, *, loader: ModelLoader
+) -> Roller:
+    """What a sitting samples with. Raises UserError for a model, or a length, that it cannot run."""
+    try:
+        return engine_over(
+            model,
+            chat,
+            asking(config.instruction),
+            problems,
+            loader=loader,
+            max_tokens=config.max_tokens,
+            rows=min(config.slots, len(problems) * config.samples),
+            cache_gb=config.cache_gb,
+        )
+    except UserError as error:
+        raise UserError(
+            f"guard: the model cannot be asked, max_tokens = {config.max_tokens} behind the longest prompt: {error}"
+        ) from error

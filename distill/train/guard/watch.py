@@ -15,8 +15,9 @@ from distill.runs import Report
 from distill.sampling.protocols import ModelLoader
 from distill.selection import Selection, read_problems, select
 from distill.train.guard.record import SETS, Findings, Sat, Traces, read_findings, write_findings
-from distill.train.guard.sitting import sit
+from distill.train.guard.sitting import engine_for, sit
 from distill.train.guard.table import StudentGuard
+from distill.train.preflight.findings import Finding
 from distill.train.rows import EXAMPLES, IGNORED, Rows
 
 
@@ -56,6 +57,13 @@ class Watch:
         self.findings = read_findings(out)
         self.seconds = 0.0
         """CPU seconds of this process spent here, in this attempt."""
+
+    def check(self, base: Any, tokenizer: Any) -> Finding:
+        """What `before` would refuse, nothing asked. Raises UserError for a model that our engine cannot run."""
+        for problems in self.sets.values():
+            engine_for(base, Chat(tokenizer), problems, self.config, loader=self.loader)
+        asked = ", ".join(f"{len(problems):,} problems {SETS[name]}" for name, problems in self.sets.items())
+        return Finding("guard", f"{asked}, none of them among the examples")
 
     def before(self, base: Any, tokenizer: Any, rows: Rows, held_out: Rows | None, *, bf16: bool) -> None:
         """Measure the student as it comes, unless an earlier attempt did; say at once what is to be feared."""
