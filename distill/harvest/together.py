@@ -8,7 +8,8 @@ import contextlib
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Protocol, runtime_checkable
 
 from distill.errors import LostError
 from distill.sampling.protocols import Answered, Request, Sampler
@@ -17,6 +18,14 @@ AHEAD = 4
 """Answers of each teacher that may wait to be stored."""
 LOOKS = 0.2
 """Seconds between looks at whether anybody still listens."""
+
+
+@runtime_checkable
+class Hushed(Protocol):
+    """A sampler that may be waiting for somebody else for long."""
+
+    def hush(self) -> None:
+        """Have whoever samples now end at once. May be called from any thread."""
 
 
 def together(
@@ -49,6 +58,8 @@ class _Hall:
         self._over = threading.Event()
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="teacher")
         self._speaking = 0
+        self._futures: list[Future[None]] = []
+        self._hushed: list[Hushed] = []
 
     def begin(self, name: str, sampler: Sampler, requests: Iterator[Request]) -> None:
         """Let one more speak."""
@@ -57,7 +68,10 @@ class _Hall:
             self._said.put((name, last.exception()))
 
         self._speaking += 1
-        self._threads.submit(self._speak, name, sampler, requests).add_done_callback(ended)
+        if isinstance(sampler, Hushed):
+            self._hushed.append(sampler)
+        self._futures.append(self._threads.submit(self._speak, name, sampler, requests))
+        self._futures[-1].add_done_callback(ended)
 
     def heard(self) -> Iterator[tuple[str, Answered | LostError]]:
         """What is said, until all have ended."""
@@ -72,8 +86,12 @@ class _Hall:
             self._speaking -= not isinstance(said, Answered)
 
     def close(self) -> None:
-        """Nobody listens any more: each ends when it would be asked for the next request, or heard."""
+        """Nobody listens any more: each ends when it would ask for the next request, or be heard, or at once."""
         self._over.set()
+        while wait(self._futures, timeout=0).not_done:
+            for sampler in self._hushed:  # again and again: one may only now begin to wait
+                sampler.hush()
+            wait(self._futures, timeout=LOOKS)
         self._threads.shutdown()
 
     def _speak(self, name: str, sampler: Sampler, requests: Iterator[Request]) -> None:

@@ -41,6 +41,8 @@ CANCELLED = Completion(text="", finish="cancelled", prompt_tokens=0, completion_
 """Stands for what was not sampled in an answer that is otherwise worth keeping."""
 AHEAD = 2
 """Completions not yet here, and requests not yet taken, in multiples of what the servers take at once."""
+HUSH = object()
+"""In place of an answer: nobody listens."""
 HELLO = (Message(role="user", content="Say hello."),)
 """Asked where it is in doubt whether a server takes anything at all."""
 SAMPLES_TOGETHER = (400, 422)
@@ -85,6 +87,8 @@ class EndpointSampler:
         self._lock = threading.Lock()
         self._users = 0
         self._session: Session | None = None
+        self._opening: Session | None = None
+        self._hearing: set[queue.SimpleQueue[Any]] = set()
 
     @property
     def identity(self) -> SamplerId:
@@ -99,6 +103,14 @@ class EndpointSampler:
     def health(self) -> list[Health]:
         """Every server as it is now; may be asked from any thread."""
         return [server.health for server in list(self._servers) if server.listed or server.in_flight]
+
+    def hush(self) -> None:
+        """Have whoever samples now end at once, or stop waiting for servers; may be called from any thread."""
+        opening = self._opening
+        if opening is not None:
+            opening.give_up()
+        for arrived in list(self._hearing):
+            arrived.put(HUSH)
 
     @property
     def _most(self) -> int:
@@ -150,7 +162,7 @@ class EndpointSampler:
         request of which a part came, the others are marked as cancelled. Nothing partial is ever a completion.
         """
         arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        with self._speaking() as session, session.works() as works:
+        with self._heard(arrived), self._speaking() as session, session.works() as works:
             source, going = iter(requests), 0
             progress = _Progress(lambda: AHEAD * self._most, arrived)
             failure: UserError | None = None
@@ -168,6 +180,8 @@ class EndpointSampler:
                 found = arrived.get()
                 if found is None:  # there is room
                     continue
+                if found is HUSH:
+                    return
                 if isinstance(found, Exception):
                     raise found
                 going -= 1
@@ -179,16 +193,26 @@ class EndpointSampler:
                 raise failure
 
     @contextlib.contextmanager
+    def _heard(self, arrived: "queue.SimpleQueue[Any]") -> Iterator[None]:
+        self._hearing.add(arrived)
+        try:
+            yield
+        finally:
+            self._hearing.discard(arrived)
+
+    @contextlib.contextmanager
     def _speaking(self) -> Iterator[Session]:
         """The session, which all who speak at once share; the last one closes it."""
         with self._lock:
             if self._session is None:
-                session = Session(self.config, self._key, self._servers, self._say)
+                session = self._opening = Session(self.config, self._key, self._servers, self._say)
                 try:
                     session.open()
                 except BaseException:
                     session.close()
                     raise
+                finally:
+                    self._opening = None
                 self._session = session
             session = self._session
             self._users += 1

@@ -7,6 +7,7 @@ refused for what it says is one thing; that everything is refused is another (`D
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 import time
@@ -38,11 +39,18 @@ class Session:
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._client: Client | None = None
         self._pool: Pool | None = None
+        self._opened: concurrent.futures.Future[None] | None = None
 
     def open(self) -> None:
         """Raises UserError when no server is there."""
         self._thread.start()
-        self.run(self._open())
+        self._opened = asyncio.run_coroutine_threadsafe(self._open(), self._loop)
+        self._opened.result()
+
+    def give_up(self) -> None:
+        """End the wait for servers: whoever opens is told by a CancelledError."""
+        if self._opened is not None:
+            self._opened.cancel()
 
     async def _open(self) -> None:
         self._client = Client(self._config, self._key)
