@@ -3,9 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from distill.records import Example, Params, Problem, Tests, fingerprint
+from distill.records import Example, Message, Params, Problem, Tests, fingerprint
 
 PROBLEM = Problem(id="p", kind="answer", prompt="1 + 1 ?", answer="2", source="x", split="test", level=1)
+SAID = Message(role="assistant", content="2")
 
 
 def test_problem_survives_json() -> None:
@@ -28,7 +29,7 @@ def test_bad_problem_is_refused(change: dict[str, object], complaint: str) -> No
 
 
 def test_a_required_key_that_holds_none_is_written_and_read_back() -> None:
-    row = Example(id="e", problem_id="p", trace_id=None, messages=(), order=0)
+    row = Example(id="e", problem_id="p", trace_id=None, messages=(SAID,), order=0)
     assert Example.model_validate_json(row.to_json()) == row
     assert "tokens" not in row.to_json()
 
