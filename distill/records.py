@@ -202,6 +202,12 @@ class Example(Record):
     order: int
     """Place in the curriculum, 0 first."""
 
+    @model_validator(mode="after")
+    def _is_a_conversation(self) -> "Example":
+        if any(message.role == "text" for message in self.messages):
+            raise ValueError("messages: a text is no turn; expected system, user or assistant")
+        return self
+
 
 class Score(Record):
     """A measured fraction with its interval. A score is never a bare number."""

@@ -53,3 +53,9 @@ def test_a_parameter_that_came_later_and_is_not_used_leaves_trace_ids_as_they_we
         [{"max_tokens": 5, "temperature": 0.5, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "stop": []}]
     )
     assert fingerprint(Params(max_tokens=5, top_logprobs=2)) != fingerprint(Params(max_tokens=5))
+
+
+def test_an_example_holds_turns_and_no_bare_text() -> None:
+    row = {"id": "e", "problem_id": "p", "trace_id": None, "order": 0, "messages": [{"role": "text", "content": "x"}]}
+    with pytest.raises(ValidationError, match="a text is no turn"):
+        Example.model_validate(row)
