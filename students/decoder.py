@@ -83,7 +83,10 @@ class KVDecoder:
         """The cache, and the rope angles of `longest` places."""
         limit = self.model.config.max_position_embeddings
         if longest > limit:
-            raise UserError(f"cache capacity {longest}: beyond the model's max_position_embeddings ({limit})")
+            raise UserError(
+                f"max_tokens: with the longest prompt {longest} tokens, beyond the model's max_position_embeddings "
+                f"({limit}); lower max_tokens by {longest - limit}, or ask shorter problems"
+            )
         weight = self.embedding.weight
         self.block_size = block_size
         shape = (len(self.blocks), 2 * self.groups, blocks, block_size * self.head_width)

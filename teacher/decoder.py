@@ -58,7 +58,10 @@ class LatentDecoder:
         """Make the cache: layers x (blocks x block_size) x W. Contents are lost."""
         limit = self.model.config.max_position_embeddings
         if longest > limit:
-            raise UserError(f"cache capacity {longest}: beyond the model's max_position_embeddings ({limit})")
+            raise UserError(
+                f"max_tokens: with the longest prompt {longest} tokens, beyond the model's max_position_embeddings "
+                f"({limit}); lower max_tokens by {longest - limit}, or ask shorter problems"
+            )
         embedding = self.model.model.embed_tokens.weight
         self.block_size = block_size
         shape = (len(self.layers), blocks * block_size, self.width)

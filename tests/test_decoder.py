@@ -243,7 +243,9 @@ def test_models_it_cannot_decode_are_refused(change: dict[str, Any], message: st
 
 
 def test_a_cache_beyond_the_models_positions_is_refused() -> None:
-    with pytest.raises(UserError, match="cache capacity 65: beyond the model's max_position_embeddings"):
+    with pytest.raises(
+        UserError, match=r"65 tokens, beyond the model's max_position_embeddings \(64\); lower max_tokens by 1,"
+    ):
         KVDecoder(toy(SHAPES["llama"])).allocate(9, 8, 65)
 
 

@@ -18,6 +18,7 @@ from distill.runs import Manifest, Report, read_manifest
 from distill.sandbox import WALLED
 from distill.train import sizing as train_sizing
 from distill.train.curve import CURVE, SftPoint
+from distill.train.guard.watch import SITTING
 from distill.train.sft_table import SftConfig
 from evals import sizing as bench_sizing
 from evals.bench import BenchConfig
@@ -213,6 +214,26 @@ def test_training_is_timed_between_steps_and_loading_apart(tmp_path: Path, diggi
     write_jsonl(tmp_path / CURVE, rows)
     pace = train_sizing.SIZED.pace([Tried(tmp_path, manifest_of(tmp_path, digging, 50.0))])
     assert pace == Pace(setup=30.0, each=0.05, least=400)  # 400 tokens of 0.05 s, and 30 s of everything else
+
+
+def test_exams_on_the_way_are_paid_for_by_the_tokens_between_them(tmp_path: Path, digging: Digging) -> None:
+    rows = [
+        SftPoint(
+            step=n,
+            tokens=100 * n,
+            loss=1.0,
+            lr=0.1,
+            seconds=7.0 + 5 * (n - 1),
+            held_out_accuracy=None if n % 2 else 0.5,
+        )
+        for n in (1, 2, 3, 4)
+    ]
+    write_jsonl(tmp_path / CURVE, rows)
+    manifest = manifest_of(tmp_path, digging, 62.0)
+    report = Report(marks={"guard": {SITTING: 6.0}})
+    made = manifest.model_copy(update={"config": {"guard": {"every": 2}}, "report": report})
+    pace = train_sizing.SIZED.pace([Tried(tmp_path, made)])
+    assert pace == Pace(setup=30.0, each=0.08, least=400)  # two exams of 6 s, one every 200 tokens
 
 
 def test_tokens_that_fit_become_steps_or_tokens_as_the_table_has_it() -> None:

@@ -232,7 +232,7 @@ def test_the_cache_holds_the_latent_and_nothing_else(dtype: torch.dtype, size: i
 
 
 def test_a_cache_longer_than_the_model_knows_is_refused() -> None:
-    with pytest.raises(UserError, match=r"capacity 513: beyond the model's max_position_embeddings \(512\)"):
+    with pytest.raises(UserError, match=r"513 tokens, beyond the model's max_position_embeddings \(512\)"):
         LatentDecoder(make()).allocate(blocks=99, block_size=8, longest=513)
 
 

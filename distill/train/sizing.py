@@ -1,8 +1,9 @@
 """How `sft` is cut to a time: tokens, from the seconds between the steps of a small run.
 
-The first step is not counted, memory is still being taken in it; loading, checking rows, a guard's questions before
-and after, and saving the checkpoint are what is left of the small run. States on the way (`save_every`), the held-out
-rows measured with them, and a guard's questions on the way (`guard.every`) are not in it.
+The first step is not counted, memory is still being taken in it; loading, checking rows, saving the checkpoint and a
+guard's exams before and after are what is left of the small run. Exams on the way (`guard.every`) cost the tokens
+between them what one of the small run took. States on the way (`save_every`)
+and the held-out rows measured with them are not in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from distill.jsonl import read_jsonl
 from distill.pace import Pace, Sized, Tried
 from distill.train.curve import CURVE, SftPoint
+from distill.train.guard.watch import SITTING
 from distill.train.sft_table import SftConfig
 
 STEPS = 4
@@ -27,7 +29,14 @@ def _pace(tried: Sequence[Tried]) -> Pace:
     rows = read_jsonl(run.folder / CURVE, SftPoint)
     first, last = rows[0], rows[-1]
     each = (last.seconds - first.seconds) / (last.tokens - first.tokens)
-    return Pace(setup=run.seconds - each * last.tokens, each=each, least=last.tokens)
+    guard, exam = run.manifest.config.get("guard"), 0.0
+    if guard is not None and guard["every"]:
+        exam = run.manifest.report.marks["guard"][SITTING]
+    on_the_way = sum(row.held_out_accuracy is not None for row in rows)
+    setup = run.seconds - each * last.tokens - exam * on_the_way
+    if exam:
+        each += exam * last.step / (guard["every"] * last.tokens)
+    return Pace(setup=setup, each=each, least=last.tokens)
 
 
 def _cut(config: SftConfig, inputs: Mapping[str, tuple[Path, ...]], tokens: int) -> tuple[SftConfig, int]:

@@ -20,6 +20,9 @@ from distill.train.guard.table import StudentGuard
 from distill.train.preflight.findings import Finding
 from distill.train.rows import EXAMPLES, IGNORED, Rows
 
+SITTING = "sitting_seconds"
+"""In the mark of a manifest: what a sitting on target took, mean."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -57,6 +60,8 @@ class Watch:
         self.findings = read_findings(out)
         self.seconds = 0.0
         """CPU seconds of this process spent here, in this attempt."""
+        self.sittings: list[float] = []
+        """Seconds of each sitting on target, in this attempt."""
 
     def check(self, base: Any, tokenizer: Any) -> Finding:
         """What `before` would refuse, nothing asked. Raises UserError for a model that our engine cannot run."""
@@ -108,15 +113,19 @@ class Watch:
             update={
                 "counts": {**report.counts, **self.findings.counts()},
                 "lines": (*report.lines, *self.findings.lines(self.config), spent),
-                "marks": {**report.marks, "guard": self.findings.mark(self.config)},
+                "marks": {**report.marks, "guard": {**self.findings.mark(self.config), **self._timed()}},
             }
         )
+
+    def _timed(self) -> dict[str, float]:
+        """Mean seconds of a sitting on target, where this attempt had any."""
+        return {SITTING: round(sum(self.sittings) / len(self.sittings), 3)} if self.sittings else {}
 
     def _sit_all(self, model: Any, tokenizer: Any) -> dict[str, Sat]:
         return {name: self._sit(model, tokenizer, name) for name in SETS if name in self.sets}
 
     def _sit(self, model: Any, tokenizer: Any, name: str) -> Sat:
-        begun = time.process_time()
+        begun, clock = time.process_time(), time.monotonic()
         sat = sit(
             model,
             Chat(tokenizer),
@@ -128,6 +137,8 @@ class Watch:
             seed=self.seed,
         )
         self.seconds += time.process_time() - begun
+        if name == "target":
+            self.sittings.append(time.monotonic() - clock)
         return sat
 
 
