@@ -29,12 +29,11 @@ def _pace(tried: Sequence[Tried]) -> Pace:
     rows = read_jsonl(run.folder / CURVE, SftPoint)
     first, last = rows[0], rows[-1]
     each = (last.seconds - first.seconds) / (last.tokens - first.tokens)
-    guard, exam = run.manifest.config.get("guard"), 0.0
+    setup = run.seconds - each * last.tokens
+    guard = run.manifest.config.get("guard")
     if guard is not None and guard["every"]:
         exam = run.manifest.report.marks["guard"][SITTING]
-    on_the_way = sum(row.held_out_accuracy is not None for row in rows)
-    setup = run.seconds - each * last.tokens - exam * on_the_way
-    if exam:
+        setup -= exam * sum(row.held_out_accuracy is not None for row in rows)
         each += exam * last.step / (guard["every"] * last.tokens)
     return Pace(setup=setup, each=each, least=last.tokens)
 
