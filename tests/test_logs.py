@@ -1,6 +1,5 @@
 """Logs beside the curve: only when asked, the rows of the curve and no others, nothing sent anywhere."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,6 @@ def point(step: int) -> SftPoint:
         cross_entropy=1, divergence=0.5, overlap=0.5, teacher_mass=0.5, student_mass=0.5, entropy_gap=step / 10
     )
     return SftPoint(step=step, tokens=step * 10, loss=1 / step, lr=0.1, seconds=step, agreement=near)
-
-
-def has(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
@@ -61,7 +56,6 @@ def test_numbers_of_a_row_keep_the_names_of_their_tables() -> None:
     assert dict(logs.numbers(row)) == {"loss": 0.5, "experts/dead": 0.0}
 
 
-@pytest.mark.skipif(not has("tensorboard"), reason="needs the package tensorboard (extra `logs`)")
 def test_tensorboard_has_the_rows_of_the_curve_after_a_resume(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -80,7 +74,6 @@ def test_tensorboard_has_the_rows_of_the_curve_after_a_resume(tmp_path: Path) ->
     assert [row[0] for row in rows] == [2, 4, 5]
 
 
-@pytest.mark.skipif(not has("wandb"), reason="needs the package wandb (extra `logs`)")
 def test_wandb_stays_offline_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     curve = Curve(tmp_path, SftPoint, 0, ("wandb",))

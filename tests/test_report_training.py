@@ -3,29 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from distill.runs import Manifest, Report
 from evals.report.collect import Collected, Point, Step
 from evals.report.making import training
+from tests.test_sft import manifest
 
 
 def collected(points: list[Point], **marks: Any) -> Collected:
-    manifest = Manifest(
-        step="student",
-        stage="sft",
-        stage_version="1",
-        fingerprint="0123456789abcdef",
-        seed=0,
-        config={},
-        inputs=(),
-        versions={},
-        git_commit=None,
-        device="cpu",
-        started="2025-01-01T00:00:00Z",
-        seconds=1.0,
-        resumed=0,
-        report=Report(marks=marks),
-    )
-    return Collected((), {Path("student"): Step("student", manifest, ())}, {"student": points}, ())
+    made = manifest(marks).model_copy(update={"step": "student", "stage": "sft"})
+    return Collected((), {Path("student"): Step("student", made, ())}, {"student": points}, ())
 
 
 def test_losses_by_class_and_held_out_figures_are_drawn_where_a_curve_has_them() -> None:
